@@ -1,0 +1,5 @@
+"""`python -m engine` is `diffphase`."""
+
+from engine.cli import main
+
+main()

@@ -1,0 +1,165 @@
+"""One analysis task: a stored snapshot (or a subset's oracles) in, pieces and a receipt out.
+
+Knows the store but not Ray; `engine.fanout` runs it as remote tasks.
+"""
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from analyses.registry import measure_all, reference_all
+from analyses.moments import Moments
+from analyses.specimen import Specimen, Subset as Points
+from engine.grid import Cell, Subset
+from engine.job import Job, use_threads
+from engine.pieces import Piece, Variable
+from engine.store import receipt_name, snapshot_path
+from trainables.datasets.data import Data
+from trainables.streams import stream
+
+
+def analyse(job: Job, data: Data, at: Cell | Subset, group: str, names: Sequence[str]) -> dict[str, Any]:
+    """Measure the named analyses of one group at one cell (or subset), store what they give.
+
+    An analysis that raises fails alone: its receipt holds the reason, the others are stored.
+
+    Raises:
+        OSError, MemoryError: the place failed, to be tried again elsewhere.
+    """
+    use_threads(job)
+    receipts = dict(job.store.read_receipts(at, [receipt_name(at, group)]))
+    kind = "pieces" if isinstance(at, Cell) else "subset_pieces"
+    results, seconds, errors = _measure(job, data, at, names)
+    for name in names:
+        before = receipts.get(name, {}).get("attempts", 0)
+        print_ = job.prints[kind][name]
+        receipts[name] = {"seconds": seconds, "attempts": before + 1, "fingerprint": print_}
+        if name in errors:
+            receipts[name] |= errors[name]
+        else:
+            job.store.write_piece(at, name, to_piece(results[name], print_))
+    receipt = {"analyses": receipts, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    job.store.write_receipt(at, group, receipt)
+    return {"at": at, "group": group, "errors": {n: e["error"] for n, e in errors.items()}, "seconds": seconds}
+
+
+def _measure(
+    job: Job, data: Data, at: Cell | Subset, names: Sequence[str]
+) -> tuple[dict[str, xr.Dataset], float, dict[str, dict[str, str]]]:
+    """Results, seconds per analysis, and errors of those that raised."""
+    options = {name: job.facts.analyses[name].options for name in names}
+    start = time.perf_counter()
+    errors: dict[str, dict[str, str]] = {}
+    if isinstance(at, Cell):
+        subject, every = _specimen(job, data, at), measure_all
+    else:
+        subject, every = Points(**_arguments(job, data, at)), reference_all
+    try:
+        results = every(subject, options)
+    except (OSError, MemoryError):
+        raise
+    except Exception:
+        # One of the group failed: run each alone, so that it fails alone and is named.
+        results = {}
+        for name in names:
+            try:
+                results |= every(subject, {name: options[name]})
+            except (OSError, MemoryError):
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                errors[name] = {"error": reason, "traceback": traceback.format_exc()}
+    return results, (time.perf_counter() - start) / len(names), errors
+
+
+def _specimen(job: Job, data: Data, cell: Cell) -> Specimen:
+    """The snapshot's denoiser beside its training set."""
+    return Specimen(
+        **_arguments(job, data, cell.trial.subset),
+        denoiser=load_denoiser(job, cell),
+        eval_batch=job.sweep.numerics.eval_batch,
+    )
+
+
+def _arguments(job: Job, data: Data, subset: Subset) -> dict[str, Any]:
+    train = data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"])
+    return {
+        "train": _flat(train),
+        "heldout": _flat(data.heldout),
+        "pool": pool_moments(data),
+        "sigmas": job.sweep.sigmas,
+        "shape": data.shape,
+        "stream": stream,
+    }
+
+
+def _flat(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images.reshape(len(images), -1).astype(np.float64))
+
+
+_POOLS: dict[str, Moments] = {}
+
+
+def pool_moments(data: Data) -> Moments:
+    """Mean and covariance of the pool (exact where known), once per process and data set."""
+    if data.content_hash not in _POOLS:
+        _POOLS.clear()
+        _POOLS[data.content_hash] = (
+            Moments.of_covariance(*map(torch.from_numpy, data.moments))
+            if data.moments
+            else Moments.of_points(_flat(data.pool))
+        )
+    return _POOLS[data.content_hash]
+
+
+def load_denoiser(
+    job: Job, cell: Cell, weights: str = "ema"
+) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """A stored snapshot as a denoiser of flat float64 points.
+
+    Raises:
+        ValueError: the snapshot is missing, torn, or of another training than the one asked for.
+    """
+    found = job.store.read_tensors(snapshot_path(cell))
+    if found is None:
+        raise ValueError(f"{job.store.folder}/{snapshot_path(cell)} is missing")
+    tensors, header = found
+    if header.get("fingerprint") != job.prints["snapshot"]:
+        raise ValueError(
+            f"{job.store.folder}/{snapshot_path(cell)} is of another training: fingerprint"
+            f" {header.get('fingerprint')!r}, wanted {job.prints['snapshot']!r}; delete it to train again"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = job.denoiser(cell.trial, device).eval()
+    prefix = f"{weights}."
+    module.load_state_dict(
+        {k.removeprefix(prefix): torch.from_numpy(v.copy()) for k, v in tensors.items() if k.startswith(prefix)}
+    )
+
+    @torch.inference_mode()
+    def denoise(y: torch.Tensor, sigma: float) -> torch.Tensor:
+        images = y.to(device, job.dtype).view(len(y), *job.facts.data.shape)
+        return module(images, sigma).flatten(1).to("cpu", torch.float64)
+
+    return denoise
+
+
+def to_piece(dataset: xr.Dataset, fingerprint: str) -> Piece:
+    """What an analysis measured, ready to be stored; sigma is the sweep's and not repeated."""
+    variables = {
+        str(name): Variable(tuple(map(str, v.dims)), np.asarray(v.values), dict(v.attrs))
+        for name, v in dataset.data_vars.items()
+    }
+    labels = {
+        str(dim): [str(label) for label in c.values]
+        for dim, c in dataset.coords.items()
+        if dim in dataset.dims and c.dtype.kind in "OUST"
+    }
+    return Piece(variables, labels, fingerprint)

@@ -1,0 +1,130 @@
+"""TensorBoard: one run per trial with scalars against kimg, sample grids and hyper-parameters.
+
+Derived from the pieces: a trial that goes on after a crash is written again from what is stored, so
+nothing is doubled. TensorBoard is for looking; the cube is the data.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from engine.grid import Cell, Trial, moment
+from engine.job import Job
+from engine.pieces import Piece
+from trainables.datasets.data import Data
+
+SHOWN_SIGMAS = (0.1, 0.47, 2.0)
+"""Noise levels whose nearest neighbours on the grid get a curve."""
+GRID = 16
+"""Samples in an image grid, each beside its nearest training image."""
+LEAST_PIXELS = 32
+"""Smaller images are enlarged to this side: TensorBoard does not."""
+
+
+class Board:
+    """Writes the TensorBoard log of one run of a sweep."""
+
+    def __init__(self, job: Job, data: Data) -> None:
+        self.job, self.data = job, data
+        self.folder = Path(job.store.files.path("tensorboard"))
+        self.writers: dict[Trial, SummaryWriter] = {}
+        self.left: dict[Trial, set[float]] = {}
+        grid = np.array(job.sweep.sigmas)
+        near = {int(np.argmin(np.abs(np.log(grid / sigma)))) for sigma in SHOWN_SIGMAS}
+        self.sigmas = sorted(near)
+
+    def begin(self, trial: Trial, complete: Sequence[float]) -> None:
+        """Start a trial's run anew with the cells that are stored already."""
+        shutil.rmtree(self.folder / trial.address, ignore_errors=True)
+        self.left[trial] = set(self.job.sweep.kimg)
+        for kimg in complete:
+            self.add(Cell(trial, kimg))
+
+    def has(self, trial: Trial) -> bool:
+        """Whether the trial's run was written, by this run or an earlier one."""
+        return (self.folder / trial.address).is_dir()
+
+    def add(self, cell: Cell) -> None:
+        """Log a cell whose pieces are all stored; the last one of a trial closes its run."""
+        writer = self.writers.get(cell.trial)
+        if writer is None:
+            writer = SummaryWriter(self.folder / cell.trial.address)
+            self.writers[cell.trial] = writer
+        pieces = {n: self.job.store.read_piece(cell, n) for n in self.job.sweep.analyses}
+        found = {n: piece for n, piece in pieces.items() if piece is not None}
+        scalars = self._scalars(cell, found)
+        for tag, value in scalars.items():
+            writer.add_scalar(tag, value, self.step(cell.kimg))
+        if "samples" in found and "memorization" in found:
+            picture = self._pictures(cell.trial, found["samples"], found["memorization"])
+            writer.add_image("samples/beside nearest training image", picture, self.step(cell.kimg))
+        self.left[cell.trial].discard(cell.kimg)
+        if not self.left[cell.trial]:
+            self._close(cell.trial, scalars)
+
+    def step(self, kimg: float) -> int:
+        """TensorBoard's step: kimg where all are whole numbers, else images."""
+        whole = all(float(k).is_integer() for k in self.job.sweep.kimg)
+        return int(kimg) if whole else round(1000 * kimg)
+
+    def close(self) -> None:
+        """Flush what is open."""
+        for writer in self.writers.values():
+            writer.close()
+        self.writers.clear()
+
+    def _close(self, trial: Trial, final: Mapping[str, float]) -> None:
+        """Write the trial's hyper-parameters with its final metrics and close its run."""
+        writer = self.writers.pop(trial)
+        for summary in hparams(dict(trial.coordinates), dict(final)):
+            writer.file_writer.add_summary(summary)
+        writer.close()
+
+    def _scalars(self, cell: Cell, pieces: Mapping[str, Piece]) -> dict[str, float]:
+        record = self.job.store.trial_record(cell.trial)["snapshots"].get(moment(cell.kimg), {})
+        scalars = {f"loss/{n}": record[n] for n in ("stream_loss", "heldout_stream_loss") if n in record}
+        for name in ("memorized_fraction", "memorization_auc", "generalization_score"):
+            if "memorization" in pieces:
+                scalars[f"memorization/{name}"] = float(pieces["memorization"].variables[name].values)
+        wanted = {
+            "linearity": ("linearity_cosine_centred",),
+            "gaussian": ("denoiser_rmse",),
+            "linear_fit": ("affine_r2",),
+            "generalization": ("train_loss", "heldout_loss"),
+        }
+        for analysis, names in wanted.items():
+            for name in names if analysis in pieces else ():
+                values = self._at(pieces[analysis], name)
+                scalars |= {f"{name}/sigma={self.job.sweep.sigmas[i]:.3g}": v for i, v in values.items()}
+        return {tag: value for tag, value in scalars.items() if np.isfinite(value)}
+
+    def _at(self, piece: Piece, name: str) -> dict[int, float]:
+        """A variable at the shown noise levels, held-out inputs, against the Gaussian denoiser."""
+        variable = piece.variables[name]
+        chosen = {"inputs": "heldout", "reference": "gaussian"}
+        values = variable.values
+        for axis, dim in reversed(list(enumerate(variable.dims))):
+            if dim in chosen:
+                values = np.take(values, piece.labels[dim].index(chosen[dim]), axis=axis)
+        return {i: float(values[i]) for i in self.sigmas}
+
+    def _pictures(self, trial: Trial, samples: Piece, memorization: Piece) -> np.ndarray:
+        """A grid (c, h, w) in [0, 1] of pairs: a sample, its nearest training image."""
+        shape = self.data.shape
+        shown = samples.variables["samples"].values[:GRID].reshape(-1, *shape)
+        subset = trial.subset
+        train = self.data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"])
+        nearest = train[memorization.variables["nearest_index"].values[: len(shown)].astype(int)]
+        scale = max(1, -(-LEAST_PIXELS // max(shape[1:])))
+        tiles = np.concatenate([shown, np.zeros((len(shown), shape[0], shape[1], 1)), nearest], axis=3)
+        tiles = np.pad(tiles, [(0, 0), (0, 0), (0, 1), (0, 1)], constant_values=1.0)
+        columns = max(1, int(np.sqrt(len(tiles))))
+        rows = len(tiles) // columns
+        grid = tiles[: rows * columns].reshape(rows, columns, *tiles.shape[1:])
+        picture = grid.transpose(2, 0, 3, 1, 4).reshape(shape[0], rows * tiles.shape[2], columns * tiles.shape[3])
+        # A fixed range: stretching each image by itself would make faint ones look finished.
+        return np.clip((picture + 1) / 2, 0, 1).repeat(scale, axis=1).repeat(scale, axis=2)

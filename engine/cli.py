@@ -1,0 +1,150 @@
+"""The command line: arguments to the verbs of `engine.run`, errors to exit status. No logic."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import sweeps
+from engine.spec import SpecError, Sweep, nearest
+from engine.spec import load as load_sweep
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Phase diagrams of diffusion denoisers: from memorization to generalization.",
+)
+STORAGE = "results"
+
+SweepArgument = Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped sweep.")]
+PathArgument = Annotated[str, typer.Argument(help="The folder of a sweep: <storage>/<sweep>.")]
+Storage = Annotated[str, typer.Option(help="Folder or URI under which the sweep's folder lies.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Replace a key, e.g. axes.width=[8,16].")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def main() -> None:
+    """Run the command line; bad input exits 2 with one message and nothing started."""
+    from engine.files import Busy
+
+    try:
+        app()
+    except (SpecError, Busy) as error:
+        print(f"diffphase: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def find(sweep: str, overrides: list[str] | None) -> tuple[Sweep, str]:
+    """The sweep behind a name or a path, and how errors should call it."""
+    path = Path(sweep)
+    if not path.suffix and not path.exists():
+        if sweep not in sweeps.names():
+            hint = nearest(sweep, sweeps.names())
+            raise SpecError(f"no sweep {sweep!r}{hint}; shipped: {', '.join(sweeps.names())}; or give a path")
+        path = sweeps.FOLDER / f"{sweep}.yaml"
+    return load_sweep(path, overrides or ()), str(path)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="datasets, architectures, analyses or sweeps; all if left out.")] = "",
+) -> None:
+    """What is registered, one line each."""
+    from engine.listing import KINDS, lines
+
+    if kind and kind not in KINDS:
+        raise SpecError(f"list: unknown kind {kind!r}{nearest(kind, KINDS)}; allowed: {', '.join(KINDS)}")
+    for each in [kind] if kind else KINDS:
+        if not kind:
+            print(f"{each}:")
+        for line in lines(each):
+            print(line if kind else f"  {line}")
+
+
+@app.command()
+def plan(sweep: SweepArgument, storage: Storage = STORAGE, set_: Set = None, as_json: Json = False) -> None:
+    """Trials, cells and cost of what is missing; starts nothing."""
+    from engine.listing import planned
+    from engine.run import prepare
+
+    numbers, text = planned(prepare(*find(sweep, set_), storage))
+    print(json.dumps(numbers, indent=1) if as_json else text)
+
+
+@app.command()
+def run(
+    sweep: SweepArgument,
+    storage: Storage = STORAGE,
+    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; default: this machine.")] = None,
+    set_: Set = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(min=1, help="Start nothing new after this many failures.")
+    ] = None,
+) -> None:
+    """Compute everything that is missing, then gather the cube and draw the figures."""
+    from engine.publish import finished
+    from engine.run import prepare
+    from engine.run import run as run_
+
+    prepared = prepare(*find(sweep, set_), storage)
+    status = run_(
+        prepared, address=address, retry_failed=retry_failed, max_failures=max_failures,
+        command="diffphase " + shlex.join(sys.argv[1:]),
+    )
+    if status != 130:
+        print(finished(prepared.store))
+    raise typer.Exit(status)
+
+
+@app.command()
+def status(path: PathArgument, as_json: Json = False) -> None:
+    """Counts by status, failures and time left, from the store alone."""
+    from engine.publish import stored
+    from engine.status import state_of
+
+    numbers, text = state_of(*stored(path))
+    print(json.dumps(numbers, indent=1) if as_json else text)
+
+
+@app.command()
+def gather(
+    path: PathArgument,
+    to: Annotated[str, typer.Option(help="netcdf (with zarr), csv or parquet.")] = "netcdf",
+) -> None:
+    """Rebuild the cube from the pieces."""
+    from engine.publish import gather_at
+
+    print(_bad_input(lambda: gather_at(path, to)))
+
+
+@app.command()
+def plot(path: PathArgument) -> None:
+    """Draw the figures from the cube: PNG, PDF and the plotted numbers."""
+    from engine.publish import plot_at
+
+    drawn, missing = _bad_input(lambda: plot_at(path))
+    for name in drawn:
+        print(name)
+    for name, reason in missing.items():
+        Console(stderr=True).print(f"not drawn: {name}: {reason}", highlight=False, markup=False)
+
+
+def _bad_input(call: Callable[[], Any]) -> Any:
+    """An error about the arguments or a missing file is bad input."""
+    try:
+        return call()
+    except (ValueError, FileNotFoundError) as error:
+        raise SpecError(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The Ray cluster of a run: started on this machine, or joined at an address."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+ENVIRONMENT = {
+    # Set explicitly: the default differs between `ray.init` and `ray start` and leaves a token file.
+    "RAY_AUTH_MODE": "disabled",
+    # The store is the only source of resumption; Tune's own snapshots would be wasted writes.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune swallows the first SIGINT; ours ends the run
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else a finished worker group is noticed after 2 s
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default: do not touch CUDA's variables
+    "RAY_TQDM_PATCH_PRINT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+STORE_BYTES = 256 * 2**20
+"""Object store beside the data: queues and results of tasks are small."""
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[None]:
+    """Ray for the length of a run.
+
+    Args:
+        address: of a running cluster, or None to start one on this machine.
+        data_bytes: size of the arrays that every node will hold.
+        groups: whether trials start worker groups (these need the dashboard's state service).
+    """
+    for name, value in ENVIRONMENT.items():
+        if not (address and name == "RAY_AUTH_MODE"):
+            os.environ.setdefault(name, value)
+    import ray  # after the environment is set: Ray reads it when imported
+
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+    else:
+        ray.init(
+            num_cpus=cores(),
+            object_store_memory=STORE_BYTES + 2 * data_bytes,
+            include_dashboard=groups,
+            log_to_driver=False,
+            logging_level="warning",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def capacity(cpus: float, gpus: float) -> int:
+    """How many trials of that size the cluster holds at a time, at least one."""
+    import ray
+
+    total = ray.cluster_resources()
+    fits = [total.get("CPU", 0) / cpus]
+    if gpus:
+        fits.append(total.get("GPU", 0) / gpus)
+    if min(fits) < 1:
+        raise RuntimeError(
+            f"a trial wants {cpus:g} CPUs and {gpus:g} GPUs, the cluster has"
+            f" {total.get('CPU', 0):g} and {total.get('GPU', 0):g}"
+        )
+    return int(min(fits))

@@ -1,0 +1,187 @@
+"""What a sweep will cost: core-seconds, wall time, disk. Fitted on finished cells, else probed.
+
+Where trials of the same network size have been trained, their own seconds count. Else a few steps
+and evaluations are timed here and scaled by images and by denoiser evaluations.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.cluster import cores
+from engine.grid import Cell, Trial, moment
+from engine.job import Job, use_threads
+from engine.resolve import size_key
+from engine.work import DONE, Survey
+from trainables.denoiser import loss
+
+UNCERTAINTY = 1.5
+"""Factor within which a prediction is expected."""
+PROBE_SECONDS = 0.25
+"""Time spent timing each network size."""
+OVERHEAD_SECONDS = 0.15
+"""A cell's analyses beside the network's own evaluations, at d = 64; grows with d^2."""
+STARTUP_SECONDS = 12.0
+"""Ray, the workers' imports, gathering and drawing."""
+
+
+@dataclass
+class Cost:
+    """Seconds per kimg and per cell of one network size."""
+
+    kimg_seconds: float
+    cell_seconds: float
+    measured: bool
+
+
+@dataclass
+class Estimate:
+    """What is left to do, in core-seconds, and how long it will take on this machine."""
+
+    train_seconds: float = 0.0
+    analysis_seconds: float = 0.0
+    longest: float = 0.0
+    cores: int = 1
+    disk_bytes: float = 0.0
+    memory_bytes: float = 0.0
+    measured: bool = False
+    per_trial: dict[Trial, float] = field(default_factory=dict)
+
+    @property
+    def core_seconds(self) -> float:
+        """Training and analyses together."""
+        return self.train_seconds + self.analysis_seconds
+
+    @property
+    def wall_seconds(self) -> float:
+        """Makespan on this machine: bound by the work and by the longest trial."""
+        if not self.core_seconds:
+            return 0.0
+        return max(self.core_seconds / self.cores, self.longest) + STARTUP_SECONDS
+
+    def as_json(self) -> dict[str, Any]:
+        """Numbers for `plan --json`."""
+        return {
+            "train_core_seconds": self.train_seconds,
+            "analysis_core_seconds": self.analysis_seconds,
+            "core_seconds": self.core_seconds,
+            "wall_seconds": self.wall_seconds,
+            "wall_seconds_range": [self.wall_seconds / UNCERTAINTY, self.wall_seconds * UNCERTAINTY],
+            "cores": self.cores,
+            "disk_bytes": self.disk_bytes,
+            "memory_bytes": self.memory_bytes,
+            "from_finished_cells": self.measured,
+        }
+
+
+def estimate(job: Job, survey: Survey) -> Estimate:
+    """The cost of what the survey still lacks."""
+    result = Estimate(cores=cores())
+    costs = _stored(job, survey)
+    result.measured = bool(costs)
+    training = dict(survey.to_train())
+    lacking = survey.pieces[:, :, 1:] != DONE
+    for i, trial in enumerate(survey.trials):
+        if not lacking[i].any():
+            continue
+        key = size_key(job.sweep, trial)
+        if key not in costs:
+            costs[key] = _probe(job, trial)
+        cost = costs[key]
+        missing = training.get(trial, [])
+        stored = [k for k in job.sweep.kimg if k not in missing and missing and k < missing[0]]
+        kimg = (missing[-1] - (stored[-1] if stored else 0)) if missing else 0
+        train, analysis = kimg * cost.kimg_seconds, lacking[i].mean(1).sum() * cost.cell_seconds
+        result.train_seconds += train
+        result.analysis_seconds += analysis
+        result.per_trial[trial] = train
+        result.longest = max(result.longest, train + analysis / len(job.sweep.kimg))
+        result.disk_bytes += _disk(job, key, len(missing))
+    result.memory_bytes = _memory(job)
+    return result
+
+
+def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
+    """Costs of network sizes whose trials have been trained and analysed here."""
+    train: dict[str, list[float]] = {}
+    cell: dict[str, list[float]] = {}
+    for i, trial in enumerate(survey.trials):
+        if not (survey.pieces[i, -1] == DONE).all():
+            continue
+        last = job.store.trial_record(trial).get("snapshots", {}).get(moment(job.sweep.kimg[-1]))
+        names = [f"{moment(job.sweep.kimg[-1])},{a.group}" for a in job.facts.analyses.values()]
+        receipts = job.store.read_receipts(Cell(trial, job.sweep.kimg[-1]), dict.fromkeys(names))
+        if last and receipts:
+            key = size_key(job.sweep, trial)
+            train.setdefault(key, []).append(last["train_seconds"] / job.sweep.kimg[-1])
+            cell.setdefault(key, []).append(sum(r["seconds"] for r in receipts.values()))
+    return {key: Cost(median(train[key]), median(cell[key]), measured=True) for key in train}
+
+
+def _probe(job: Job, trial: Trial) -> Cost:
+    """Time training steps and evaluations of one network size on random images."""
+    use_threads(job)
+    config = job.config(trial)
+    flops = job.facts.sizes[size_key(job.sweep, trial)][1]
+    batch = int(min(config.batch, max(8, 4e9 / max(flops, 1.0))))
+    denoiser = job.denoiser(trial, torch.device("cpu"))
+    optimizer = torch.optim.Adam(denoiser.parameters(), fused=True)
+    x = torch.zeros(batch, *job.facts.data.shape, dtype=job.dtype)
+    sigma = torch.full((batch,), 0.5, dtype=job.dtype)
+
+    def step() -> None:
+        eps = torch.randn(x.shape, dtype=job.dtype)
+        optimizer.zero_grad()
+        loss(denoiser, x, sigma, eps).mean().backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def evaluate() -> None:
+        denoiser(x, 0.5)
+
+    kimg = _seconds(step) / batch * 1000
+    cell = _seconds(evaluate) / batch * _evaluations(job)
+    overhead = OVERHEAD_SECONDS * max(1.0, (x[0].numel() / 64) ** 2)
+    return Cost(kimg, cell + overhead, measured=False)
+
+
+def _seconds(call: Callable[[], None]) -> float:
+    """Seconds of one call, the first one left out."""
+    call()
+    calls, start = 0, time.perf_counter()
+    while calls == 0 or time.perf_counter() - start < PROBE_SECONDS:
+        call()
+        calls += 1
+    return (time.perf_counter() - start) / calls
+
+
+def _evaluations(job: Job) -> float:
+    """Denoiser evaluations of one cell: shared inputs at every sigma, and sampling."""
+    options = [a.options for a in job.facts.analyses.values()]
+    swept = any(a.per_sigma for a in job.facts.analyses.values())
+    draws = max((o.get("draws", 1) for o in options), default=1)
+    inputs = len(job.sweep.sigmas) * 2 * job.facts.data.n_heldout * (draws + 0.5) if swept else 0
+    samples = max((o.get("samples", o.get("shown", 0)) for o in options), default=0)
+    steps = max((o.get("steps", 0) for o in options), default=0)
+    return inputs + samples * (2 * steps - 1 if steps else 0)
+
+
+def _disk(job: Job, key: str, snapshots: int) -> float:
+    parameters = job.facts.sizes[key][0]
+    width = 8 if job.dtype == torch.float64 else 4
+    raw = job.facts.data.n_heldout * len(job.sweep.sigmas) * 4 * 5
+    return snapshots * (2 * parameters * width + raw + 64e3) + 4 * parameters * width
+
+
+def _memory(job: Job) -> float:
+    """Rough peak of one process: data, weights with moments and gradients, one sigma's inputs."""
+    data, d = job.facts.data, int(np.prod(job.facts.data.shape))
+    parameters = max(size for size, _ in job.facts.sizes.values())
+    draws = max((a.options.get("draws", 1) for a in job.facts.analyses.values()), default=1)
+    inputs = 2 * 3 * draws * data.n_heldout * d * 8
+    return 300e6 + 4 * d * data.n_pool + 6 * 4 * parameters + inputs + 4 * 8 * d * d

@@ -1,0 +1,122 @@
+"""The cube on disk: results.zarr and results.nc for every xarray, CSV and Parquet for the rest.
+
+Derived from the pieces and rebuildable. A new cube is built beside the old one and moved in, so a
+reader finds one of the two; a crash between the moves is repaired by the next gather.
+"""
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import zarr
+from pyarrow import fs
+
+from engine.files import TEMPORARY
+from engine.gather import RAW_DIMS
+from engine.store import Store
+
+ZARR, NETCDF = "results.zarr", "results.nc"
+OLD = f"{TEMPORARY}old-"
+CHUNK_BYTES = 64 * 2**20
+
+
+def write(store: Store, cube: xr.Dataset, phase: xr.Dataset) -> None:
+    """Replace results.zarr and results.nc, each with the boundaries in its group `phase`."""
+    _replace(store, ZARR, lambda path: _to_zarr(path, cube, phase))
+    _replace(store, NETCDF, lambda path: _to_netcdf(path, cube, phase))
+
+
+def read(store: Store) -> tuple[xr.Dataset, xr.Dataset]:
+    """The cube and its boundaries, loaded.
+
+    Raises:
+        FileNotFoundError: the sweep has not been gathered.
+    """
+    with tempfile.TemporaryDirectory(prefix="diffphase-") as scratch:
+        path = store.files.path(NETCDF)
+        if not store.files.exists(NETCDF):
+            raise FileNotFoundError(f"{store.folder}/{NETCDF} is missing: run `diffphase gather` first")
+        if not store.files.is_local:
+            fs.copy_files(path, scratch, source_filesystem=store.files.system)
+            path = f"{scratch}/{NETCDF}"
+        groups = [xr.load_dataset(path, engine="netcdf4", group=group) for group in (None, "phase")]
+    return groups[0], groups[1]
+
+
+def table(store: Store, cube: xr.Dataset, kind: str) -> str:
+    """Write every variable without a raw dim as one long table; returns its path.
+
+    Raises:
+        ValueError: `kind` is neither csv nor parquet.
+    """
+    if kind not in ("csv", "parquet"):
+        raise ValueError(f"--to: wanted netcdf, csv or parquet, got {kind!r}")
+    names = [n for n, v in cube.data_vars.items() if not {*v.dims} & {*RAW_DIMS, "analysis"}]
+    frame = cube[names].drop_vars("config_json", errors="ignore").to_dataframe().reset_index()
+    _replace(
+        store, f"results.{kind}",
+        lambda path: frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path),
+    )
+    return f"{store.folder}/results.{kind}"
+
+
+def _to_zarr(path: str, cube: xr.Dataset, phase: xr.Dataset) -> None:
+    encoding = {
+        name: {"chunks": _chunks(variable), **({"fill_value": np.nan} if variable.dtype.kind == "f" else {})}
+        for name, variable in cube.variables.items()
+        if variable.ndim
+    }
+    cube.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    phase.to_zarr(path, group="phase", mode="a", zarr_format=3, consolidated=False)
+    with warnings.catch_warnings():
+        # zarr-python warns that its format 3 does not specify it; without it every reader is warned.
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        zarr.consolidate_metadata(path)
+
+
+def _chunks(variable: xr.Variable) -> tuple[int, ...]:
+    """Whole arrays up to 64 MiB, then split along the first dims."""
+    chunks = list(variable.shape)
+    for i, n in enumerate(chunks):
+        rest = variable.dtype.itemsize * int(np.prod(chunks[i + 1 :], dtype=np.int64))
+        chunks[i] = max(1, min(n, CHUNK_BYTES // max(rest, 1)))
+        if chunks[i] > 1 or n == 1:
+            break
+    return tuple(chunks)
+
+
+def _to_netcdf(path: str, cube: xr.Dataset, phase: xr.Dataset) -> None:
+    numeric = {n: {"zlib": True, "complevel": 1} for n, v in cube.data_vars.items() if v.ndim and v.dtype.kind == "f"}
+    cube.to_netcdf(path, engine="netcdf4", encoding=numeric)
+    phase.to_netcdf(path, engine="netcdf4", group="phase", mode="a")
+
+
+def _replace(store: Store, name: str, build: Callable[[str], object]) -> None:
+    """Build beside, move the old one aside, move the new one in, drop the old one."""
+    files = store.files
+    if not files.is_local:
+        with tempfile.TemporaryDirectory(prefix="diffphase-") as scratch:
+            build(f"{scratch}/{name}")
+            fs.copy_files(scratch, files.base, destination_filesystem=files.system)
+        return
+    os.makedirs(files.base, exist_ok=True)
+    target, old = Path(files.path(name)), Path(files.path(OLD + name))
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=files.base) as scratch:
+        build(f"{scratch}/{name}")
+        _remove(old)
+        if target.is_dir():
+            target.rename(old)
+        os.replace(f"{scratch}/{name}", target)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()

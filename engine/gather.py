@@ -1,0 +1,263 @@
+"""Pieces to cube: integer scatter onto the sweep's own coordinates, nothing joined by float equality.
+
+`build` is pure: it reads the store and returns a labelled dataset over the full grid. What is
+missing is NaN, and `status` says why.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from engine.grid import SUBSET_AXES, Cell, Subset, cube_dim, moment
+from engine.pieces import Piece
+from engine.spec import STANDARD_AXES, Sweep, as_mapping, canonical
+from engine.store import Store
+from engine.work import DONE, MEANINGS, Survey
+
+SCHEMA_VERSION = 1
+LONG_NAMES = {
+    "width": "width of the backbone, its capacity dial",
+    "n_train": "number of training points",
+    "seed": "initialisation and training noise",
+    "draw": "permutation of the data that the training set is a prefix of",
+    "split": "a: from the front of the permutation, b: from its back, disjoint",
+    "kimg": "training time in thousands of images",
+    "sigma": "noise level",
+    "inputs": "points that the noisy inputs are made from",
+    "reference": "denoiser that is compared with",
+    "sample": "generated sample", "image": "held-out image", "pair": "pair of held-out images",
+    "pixel": "pixel, in CHW order", "mode": "principal component",
+}
+RAW_DIMS = ("sample", "image", "pair", "mode", "pixel")
+"""Arrays of a subset with one of these dims are stored once per subset, not per cell."""
+
+
+class Cube:
+    """Arrays under construction, over the whole grid."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.axes = {**sweep.axes, "kimg": sweep.kimg}
+        self.sizes: dict[str, int] = {cube_dim(a): len(v) for a, v in self.axes.items()}
+        self.labels: dict[str, list] = {"sigma": list(sweep.sigmas)}
+        self.arrays: dict[str, tuple[tuple[str, ...], np.ndarray, dict]] = {}
+
+    def index(self, coordinates: Iterable[tuple[str, Any]]) -> dict[str, int]:
+        """Position of a grid point along each of its axes."""
+        return {cube_dim(a): self.axes[a].index(v) for a, v in coordinates}
+
+    def put(self, piece: Piece, at: Mapping[str, int], dims: tuple[str, ...]) -> None:
+        """Scatter a piece into the cube at `at`; `dims` are the grid dims its variables carry."""
+        for dim, labels in piece.labels.items():
+            if self.labels.setdefault(dim, labels) != labels:
+                raise ValueError(f"pieces disagree on {dim}: {self.labels[dim]} and {labels}")
+        for name, variable in piece.variables.items():
+            own = dict(zip(variable.dims, variable.values.shape, strict=True))
+            raw_subset = "kimg" not in at and any(d in RAW_DIMS for d in own)
+            grid = tuple(d for d in dims if d in at) if raw_subset else dims
+            array = self._array(name, grid, own, variable.values.dtype, dict(variable.attrs))
+            array[tuple(at.get(d, slice(None)) for d in grid) + tuple(slice(n) for n in own.values())] = (
+                variable.values
+            )
+
+    def _array(
+        self, name: str, grid: tuple[str, ...], own: dict[str, int], kind: np.dtype, attrs: dict
+    ) -> np.ndarray:
+        if name not in self.arrays:
+            kind = kind if kind.kind == "f" else np.dtype(np.float64)
+            shape = [self.sizes[d] for d in grid] + list(own.values())
+            self.arrays[name] = ((*grid, *own), np.full(shape, np.nan, kind), attrs)
+        dims, array, attrs = self.arrays[name]
+        grown = [(0, 0)] * len(grid) + [
+            (0, max(0, n - have)) for n, have in zip(own.values(), array.shape[len(grid):], strict=True)
+        ]
+        if any(extra for _, extra in grown):
+            array = np.pad(array, grown, constant_values=np.nan)
+            self.arrays[name] = (dims, array, attrs)
+        return array
+
+
+def build(
+    store: Store, sweep: Sweep, facts: Mapping[str, Any], survey: Survey, versions: Mapping[str, str]
+) -> xr.Dataset:
+    """The cube of a sweep.
+
+    Args:
+        facts: `engine.resolve.Facts` as stored in sweep.json.
+        survey: the sweep compared with the store.
+        versions: names and versions of what computed it, for the attributes.
+    """
+    cube = Cube(sweep)
+    grid = tuple(cube_dim(axis) for axis in cube.axes)
+    for i, trial in enumerate(survey.trials):
+        at = cube.index(trial.coordinates)
+        for j, kimg in enumerate(sweep.kimg):
+            for a, name in enumerate(sweep.analyses, start=1):
+                if survey.pieces[i, j, a] == DONE and (piece := store.read_piece(Cell(trial, kimg), name)):
+                    cube.put(piece, {**at, "kimg": j}, grid)
+    for subset, states in survey.subsets.items():
+        at = cube.index(subset.coordinates)
+        for name, code in states.items():
+            if code == DONE and (piece := store.read_piece(subset, name)):
+                cube.put(piece, at, grid)
+    dataset = _dataset(cube)
+    _add_states(dataset, cube, store, survey)
+    _add_coordinates(dataset, sweep, facts)
+    dataset["config_json"] = ((), np.array(canonical(as_mapping(sweep)), dtype=object))
+    dataset["config_json"].attrs["long_name"] = "the whole sweep"
+    dataset.attrs = _attributes(sweep, facts, versions)
+    return dataset
+
+
+def _dataset(cube: Cube) -> xr.Dataset:
+    """Arrays padded to common dims (64 shown samples beside 512 measured ones) and labelled."""
+    sizes: dict[str, int] = {}
+    for dims, array, _ in cube.arrays.values():
+        for dim, n in zip(dims, array.shape, strict=True):
+            sizes[dim] = max(n, sizes.get(dim, 0))
+    variables = {}
+    for name, (dims, array, attrs) in cube.arrays.items():
+        grown = [(0, sizes[d] - n) for d, n in zip(dims, array.shape, strict=True)]
+        padded = np.pad(array, grown, constant_values=np.nan) if any(g for _, g in grown) else array
+        variables[name] = (dims, padded, attrs)
+    coordinates = {cube_dim(a): _coordinate(v) for a, v in cube.axes.items()}
+    coordinates |= {d: _coordinate(v) for d, v in cube.labels.items() if d in sizes}
+    dataset = xr.Dataset(variables, coordinates)
+    for dim, coordinate in dataset.coords.items():
+        coordinate.attrs = {"long_name": LONG_NAMES.get(str(dim), str(dim)), "units": "1"}
+    dataset["kimg"].attrs["units"] = "1000 images"
+    return dataset
+
+
+def _coordinate(values: Iterable[Any]) -> np.ndarray:
+    array = np.array(list(values))
+    return array.astype(object) if array.dtype.kind in "US" else array
+
+
+def _add_states(dataset: xr.Dataset, cube: Cube, store: Store, survey: Survey) -> None:
+    """Status, errors, and the numbers that the training itself noted."""
+    grid = tuple(cube_dim(axis) for axis in cube.axes)
+    shape = [cube.sizes[d] for d in grid]
+    flags = {"flag_values": np.arange(5, dtype=np.int8), "flag_meanings": " ".join(MEANINGS), "units": "1"}
+    names = ["training", *survey.sweep.analyses]
+    # The grid is the product of its axes in order, so (trial, kimg) unravels to it.
+    dataset["status"] = (grid, survey.cells().reshape(shape), {"long_name": "state of the cell", **flags})
+    dataset["piece_status"] = (
+        (*grid, "analysis"),
+        survey.pieces.reshape([*shape, len(names)]),
+        {"long_name": "state of the training and of each analysis", **flags},
+    )
+    dataset["analysis"] = _coordinate(names)
+    errors = np.full(survey.pieces.shape[:2], "", dtype=object)
+    for at, message in survey.errors.items():
+        errors[at] = message
+    dataset["error"] = (grid, errors.reshape(shape), {"long_name": "first error of a failed cell"})
+    for name, (values, attrs) in _noted(store, survey).items():
+        dataset[name] = (grid, values.reshape(shape), attrs)
+
+
+def _noted(store: Store, survey: Survey) -> dict[str, tuple[np.ndarray, dict]]:
+    """Numbers per cell from the trial records and receipts."""
+    attrs = {
+        "stream_loss": ("running mean of the optimiser's own loss per pixel", "1"),
+        "heldout_stream_loss": ("the same loss of the snapshot on held-out points", "1"),
+        "train_seconds": ("time spent training up to this snapshot", "s"),
+        "analysis_seconds": ("time spent on all analyses of this cell", "s"),
+    }
+    shape = survey.pieces.shape[:2]
+    arrays = {name: np.full(shape, np.nan) for name in attrs}
+    found = store.scan()
+    for i, trial in enumerate(survey.trials):
+        stored = found.get(f"trials/{trial.address}")
+        if stored is None:
+            continue
+        snapshots = store.trial_record(trial).get("snapshots", {})
+        for j, kimg in enumerate(survey.sweep.kimg):
+            noted = snapshots.get(moment(kimg), {})
+            for name in ("stream_loss", "heldout_stream_loss", "train_seconds"):
+                arrays[name][i, j] = noted.get(name, math.nan)
+            receipts = [r for r in stored.receipts if r.startswith(moment(kimg) + ",")]
+            seconds = [r["seconds"] for r in store.read_receipts(Cell(trial, kimg), receipts).values()]
+            arrays["analysis_seconds"][i, j] = sum(seconds) if seconds else math.nan
+    return {n: (a, {"long_name": attrs[n][0], "units": attrs[n][1]}) for n, a in arrays.items()}
+
+
+def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]) -> None:
+    """Derived coordinates: size of the network, epochs, images seen, d, exposure of each sigma."""
+    batch = facts["training"]["batch"]
+    dims = ("width", *(cube_dim(a) for a in sweep.axes if a.startswith("backbone.")))
+    sizes = np.full([dataset.sizes[d] for d in dims], np.nan)
+    flops = sizes.copy()
+    for at in np.ndindex(*sizes.shape):
+        point = {a: sweep.axes[a][k] for a, k in zip(_size_axes(sweep), at, strict=True)}
+        key = canonical({"width": point.pop("width"), **{a.removeprefix("backbone."): v for a, v in point.items()}})
+        sizes[at], flops[at] = facts["sizes"][key]
+    kimg, n_train = np.array(sweep.kimg), np.array(sweep.axes["n_train"])
+    d = math.prod(facts["data"]["shape"])
+    images = np.ceil(np.round(kimg * 1000) / batch) * batch
+    forward = xr.DataArray(flops, dims=dims)
+    seen = xr.DataArray(images, dims="kimg")
+    added = {
+        "n_params": (xr.DataArray(sizes, dims=dims), "parameters of the backbone", "1"),
+        "flops": (3 * forward * seen, "training compute, 3 forwards an image", "FLOP"),
+        "images_seen": (seen, "images seen by the optimiser", "images"),
+        "epochs": (seen / xr.DataArray(n_train, dims="n_train"), "passes over the training set", "1"),
+        "n_over_d": (xr.DataArray(n_train / d, dims="n_train"), "training points per pixel", "1"),
+        "params_over_n": (xr.DataArray(sizes, dims=dims) / xr.DataArray(n_train, dims="n_train"),
+                          "parameters per training point", "1"),
+        "dim": (xr.DataArray(d), "pixels of an image, d", "1"),
+        "sigma_data": (xr.DataArray(facts["training"]["sigma_data"] or facts["data"]["sigma_data"]),
+                       "standard deviation of all pixels", "pixel"),
+    }
+    if "training.batch" in sweep.axes:
+        for name in ("images_seen", "epochs", "flops"):
+            added.pop(name)
+    for name, (array, long_name, units) in added.items():
+        dataset.coords[name] = array.assign_attrs(long_name=long_name, units=units)
+    dataset["exposure"] = ("sigma", _exposure(sweep.sigmas, facts["training"]), {
+        "long_name": "share of training draws within a factor sqrt(2) of sigma", "units": "1"})
+
+
+def _size_axes(sweep: Sweep) -> list[str]:
+    return ["width", *(a for a in sweep.axes if a.startswith("backbone."))]
+
+
+def _exposure(sigmas: Iterable[float], training: Mapping[str, Any]) -> list[float]:
+    """P(|ln s - ln sigma| < ln(2)/2) for ln s ~ N(p_mean, p_std^2)."""
+
+    def below(x: float) -> float:
+        return 0.5 * (1 + math.erf((x - training["p_mean"]) / training["p_std"] / math.sqrt(2)))
+
+    half = math.log(2) / 2
+    return [below(math.log(s) + half) - below(math.log(s) - half) for s in sigmas]
+
+
+def _attributes(sweep: Sweep, facts: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
+    data = facts["data"]
+    return {
+        "Conventions": "CF-1.11",
+        "title": f"diffphase sweep {sweep.name}",
+        "question": sweep.question,
+        "sweep": sweep.name,
+        "dataset": data["name"],
+        "data_hash": data["content_hash"],
+        "n_pool": data["n_pool"],
+        "n_heldout": data["n_heldout"],
+        "n_duplicates": data["n_duplicates"],
+        "n_leaked": data["n_leaked"],
+        "n_constant_pixels": data["n_constant_pixels"],
+        "backbone": sweep.backbone.name,
+        "backbone_options": canonical(facts["backbone"]),
+        "training_options": canonical(facts["training"]),
+        "analysis_options": canonical({n: a["options"] for n, a in facts["analyses"].items()}),
+        "axes": " ".join(cube_dim(a) for a in sweep.axes),
+        "schema_version": SCHEMA_VERSION,
+        "references": "arXiv:2410.24060",
+        **{f"version_{name}": version for name, version in versions.items()},
+    }
+
+
+__all__ = ["STANDARD_AXES", "SUBSET_AXES", "Subset", "build"]

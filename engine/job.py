@@ -1,0 +1,62 @@
+"""What every worker of a run is handed: the sweep, its facts, its fingerprints and its store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from engine.grid import Trial
+from engine.resolve import Facts, config_of
+from engine.spec import Sweep
+from engine.store import Store
+from trainables.datasets.data import Data
+from trainables.denoiser import EDM
+from trainables.train import TrainConfig, build_denoiser
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one sweep, as it travels to the workers (small and picklable)."""
+
+    sweep: Sweep
+    facts: Facts
+    prints: Mapping[str, Any]
+    """Fingerprints (`engine.resolve.fingerprints`)."""
+    store: Store
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Precision of training and of the network's evaluations."""
+        return getattr(torch, self.sweep.numerics.precision)
+
+    def config(self, trial: Trial) -> TrainConfig:
+        """Training options of a trial."""
+        return config_of(self.sweep, trial)
+
+    def denoiser(self, trial: Trial, device: torch.device) -> EDM:
+        """The untrained denoiser of a trial, initialised by its seed."""
+        return build_denoiser(
+            self.sweep.backbone.name,
+            trial["width"],
+            self.facts.data.shape,
+            {**self.sweep.backbone.options, **trial.options("backbone")},
+            self.config(trial),
+            sigma_data=self.facts.data.sigma_data,
+            seed=trial["seed"],
+            dtype=self.dtype,
+            device=device,
+        )
+
+
+def use_threads(job: Job) -> None:
+    """One process, `numerics.threads` threads: a warm worker may come with another number."""
+    if torch.get_num_threads() != job.sweep.numerics.threads:
+        torch.set_num_threads(job.sweep.numerics.threads)
+
+
+def training_points(data: Data, trial: Trial) -> torch.Tensor:
+    """The images of a trial's training set (n c h w), a copy."""
+    subset = trial.subset
+    return torch.from_numpy(data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"]))

@@ -1,0 +1,87 @@
+"""`diffphase list` and `diffphase plan`: what is registered, and what a sweep would cost."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import sweeps
+from engine.cost import UNCERTAINTY, Estimate, estimate
+from engine.job import Job
+from engine.run import Prepared
+from engine.spec import SpecError
+from engine.spec import load as load_sweep
+
+KINDS = ("datasets", "architectures", "analyses", "sweeps")
+
+
+def lines(kind: str) -> list[str]:
+    """One line per registered entry: name, what it is, its options."""
+    from analyses.registry import ANALYSES
+    from trainables.architectures import ARCHITECTURES
+    from trainables.datasets import DATASETS
+
+    if kind == "sweeps":
+        return [f"{name:<16} {_question(name)}" for name in sweeps.names()]
+    registry: dict[str, tuple[Callable, int]] = {
+        "datasets": {n: (f, 0) for n, f in DATASETS.items()},
+        "architectures": {n: (f, 2) for n, f in ARCHITECTURES.items()},
+        "analyses": {n: (a.measure, 1) for n, a in ANALYSES.items()},
+    }[kind]
+    return [f"{name:<16} {_first_line(f)}  [{_options(f, skip)}]" for name, (f, skip) in registry.items()]
+
+
+def _question(name: str) -> str:
+    try:
+        return load_sweep(sweeps.FOLDER / f"{name}.yaml").question.strip().splitlines()[0]
+    except (SpecError, IndexError):
+        return ""
+
+
+def _first_line(function: Callable) -> str:
+    return (inspect.getdoc(function) or "").splitlines()[0]
+
+
+def _options(function: Callable, skip: int) -> str:
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    return ", ".join(f"{p.name}={p.default}" if p.default is not p.empty else p.name for p in parameters)
+
+
+def planned(prepared: Prepared) -> tuple[dict[str, Any], str]:
+    """Counts and cost of what a run would do, as numbers and as text."""
+    found = prepared.survey()
+    job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
+    cost = estimate(job, found)
+    numbers = {
+        "sweep": prepared.sweep.name,
+        "trials": len(found.trials),
+        "trials_to_train": len(found.to_train()),
+        "cells": {"total": len(found.trials) * len(prepared.sweep.kimg), **found.counts()},
+        "stale_pieces": dict(found.stale),
+        "cost": cost.as_json(),
+        "data": prepared.facts.data.model_dump(mode="json"),
+    }
+    return numbers, _text(prepared, numbers, cost)
+
+
+def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
+    cells, data = numbers["cells"], prepared.facts.data
+    states = ", ".join(f"{n} {name}" for name, n in cells.items() if name != "total" and n)
+    axes = ", ".join(f"{axis} {len(values)}" for axis, values in prepared.sweep.axes.items())
+    source = "finished cells" if cost.measured else "steps timed here"
+    text = [
+        f"sweep    {prepared.sweep.name}: {prepared.sweep.question.strip()}",
+        f"data     {data.name}: {data.n_pool} training and {data.n_heldout} held-out points of"
+        f" {'x'.join(map(str, data.shape))}, sigma_data {data.sigma_data:.3f},"
+        f" {data.n_duplicates} duplicates, {data.n_leaked} leaked points removed",
+        f"grid     {numbers['trials']} trials ({axes}) x {len(prepared.sweep.kimg)} kimg"
+        f" = {cells['total']} cells: {states}",
+        f"to do    {numbers['trials_to_train']} trials to train",
+        f"cost     {cost.core_seconds:.0f} core-seconds ({cost.train_seconds:.0f} training +"
+        f" {cost.analysis_seconds:.0f} analyses), from {source}",
+        f"time     about {cost.wall_seconds / 60:.1f} minutes on {cost.cores} cores"
+        f" ({cost.wall_seconds / UNCERTAINTY / 60:.1f} to {cost.wall_seconds * UNCERTAINTY / 60:.1f})",
+        f"space    {cost.disk_bytes / 1e6:.0f} MB of disk, about {cost.memory_bytes / 1e9:.1f} GB of"
+        " memory per process",
+    ]
+    text += [f"stale    {n} pieces of {name}: options or version changed" for name, n in numbers["stale_pieces"].items() if n]
+    return "\n".join(text)

@@ -1,0 +1,146 @@
+"""From pieces to what people read: the cube, its boundaries, the figures, the findings.
+
+Needs the store alone: no torch, no Ray, no data, so it works on a copy of the folder on a laptop.
+"""
+
+import io
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from engine import export
+from engine.gather import build
+from engine.spec import SpecError, Sweep, as_mapping, digest, parse
+from engine.store import Store
+from engine.work import Survey, survey
+
+FIGURES = "figures"
+FINDINGS = f"{FIGURES}/findings.txt"
+
+
+def stored(path: str) -> tuple[Sweep, dict, Store]:
+    """The sweep whose folder `path` is, from the store alone.
+
+    Raises:
+        SpecError: the folder holds no sweep.
+    """
+    folder = path.rstrip("/")
+    storage, _, name = folder.rpartition("/")
+    store = Store(storage or ".", name)
+    record = store.record()
+    if record is None:
+        raise SpecError(f"{path}: no sweep.json there; wanted the folder of a sweep, <storage>/<sweep>")
+    return parse(record["sweep"], f"{path}/sweep.json"), record, store
+
+
+def versions() -> dict[str, str]:
+    """What computes the results."""
+    found = {"python": sys.version.split()[0]}
+    for name in ("diffphase", "torch", "numpy", "scipy", "ray", "xarray"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def publish(
+    sweep: Sweep, facts: dict, prints: dict, store: Store, found: Survey,
+    *, force: bool = False, figures: bool = True,
+) -> None:
+    """Gather the cube, its boundaries and its figures, where they are older than the pieces."""
+    state = digest(
+        [as_mapping(sweep), prints, found.pieces.tolist(), sorted(map(str, found.errors.items())),
+         [[subset.address, states] for subset, states in found.subsets.items()]]
+    )
+    noted = store.files.read_json("cube.json") or {}
+    fresh = noted.get("state") == state and store.files.exists(export.ZARR) and store.files.exists(export.NETCDF)
+    if not force and fresh and store.files.exists(FINDINGS):
+        return
+    if force or not fresh:
+        gather(sweep, facts, store, found, state)
+    if figures:
+        draw(store)
+
+
+def gather(sweep: Sweep, facts: dict, store: Store, found: Survey, state: str = "") -> None:
+    """Rebuild results.zarr and results.nc from the pieces."""
+    from analyses.phase import phase
+
+    record = store.record() or {}
+    cube = build(store, sweep, facts, found, record.get("versions", versions()))
+    cube.attrs["history"] = "\n".join(record.get("history", []))
+    cube.attrs["source"] = f"diffphase {version('diffphase')} {record.get('commit', '')}".strip()
+    cube.attrs["date_created"] = time.strftime("%Y-%m-%dT%H:%M:%S")
+    export.write(store, cube, phase(cube))
+    store.files.write_json("cube.json", {"state": state})
+
+
+def draw(store: Store) -> dict[str, str]:
+    """Draw every figure that the cube supports (PNG, PDF, CSV) and write the findings.
+
+    Returns:
+        figures that could not be drawn, with the reason.
+    """
+    from analyses.figures import FIGURES as figures
+    from analyses.figures import plotted
+    from analyses.findings import as_text, findings
+
+    cube, boundaries = export.read(store)
+    missing = {}
+    for name, figure in figures.items():
+        try:
+            picture, numbers = figure(cube, boundaries), plotted(name, cube, boundaries)
+        except ValueError as error:
+            missing[name] = str(error)
+            continue
+        for kind in ("png", "pdf"):
+            store.files.write(f"{FIGURES}/{name}.{kind}", _rendered(picture, kind))
+        store.files.write(f"{FIGURES}/{name}.csv", numbers.to_csv(index=False).encode())
+    store.files.write(FINDINGS, as_text(findings(cube, boundaries)).encode())
+    return missing
+
+
+def _rendered(picture: Any, kind: str) -> bytes:
+    sink = io.BytesIO()
+    metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
+    picture.savefig(sink, format=kind, dpi=150, metadata=metadata)
+    return sink.getvalue()
+
+
+def gather_at(path: str, to: str = "netcdf") -> str:
+    """Rebuild the cube of the sweep in a folder; with csv or parquet, a long table of it as well.
+
+    Returns:
+        where it lies.
+    """
+    if to not in ("netcdf", "csv", "parquet"):
+        raise ValueError(f"--to: wanted netcdf, csv or parquet, got {to!r}")
+    sweep, record, store = stored(path)
+    publish(
+        sweep, record["facts"], record["prints"], store, survey(sweep, store, record["prints"]),
+        force=True, figures=False,
+    )
+    if to == "netcdf":
+        return f"{store.folder}/{export.ZARR}\n{store.folder}/{export.NETCDF}"
+    return export.table(store, export.read(store)[0], to)
+
+
+def plot_at(path: str) -> tuple[list[str], dict[str, str]]:
+    """Draw the figures of the sweep in a folder: those drawn, and those not with the reason."""
+    _, _, store = stored(path)
+    missing = draw(store)
+    names = store.files.listing(FIGURES)
+    return [f"{store.folder}/{n}" for n in names], missing
+
+
+def finished(store: Store) -> str:
+    """What a run ends with: what was found, and where everything lies."""
+    text = (store.files.read(FINDINGS) or b"").decode().rstrip()
+    places = {
+        "cube": f"{store.folder}/{export.ZARR} (and {export.NETCDF})",
+        "figures": f"{store.folder}/{FIGURES}",
+        "TensorBoard": f"tensorboard --logdir {store.folder}/tensorboard",
+    }
+    return "\n".join([text, "", *(f"{name:<12} {place}" for name, place in places.items())])

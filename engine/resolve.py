@@ -1,0 +1,321 @@
+"""A sweep checked against the registries and the data: everything that can be wrong, before Ray starts.
+
+`resolve` returns the sweep's `Facts`: complete options, sizes of the networks, what the data are.
+They are stored in sweep.json, so that status and gather need neither torch nor the data again.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+import trainables
+from analyses.registry import ANALYSES, Analysis
+from engine.grid import Trial, steps_at, trials
+from engine.spec import SpecError, Sweep, canonical, digest, nearest
+from trainables.architectures import ARCHITECTURES, forward_flops, n_params
+from trainables.datasets import DATASETS
+from trainables.datasets.data import Data
+from trainables.datasets.data import load as load_data
+from trainables.denoiser import PRECONDITIONINGS
+from trainables.train import TrainConfig
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataFacts(_Record):
+    """What the data are; `content_hash` covers every pixel after preprocessing."""
+
+    name: str
+    options: dict[str, Any]
+    content_hash: str
+    shape: tuple[int, int, int]
+    sigma_data: float
+    n_pool: int
+    n_heldout: int
+    n_leaked: int
+    n_duplicates: int
+    n_constant_pixels: int
+    sources: dict[str, tuple[int, int]]
+    """Files read: path -> (bytes, time of last write in ns); unchanged files keep the facts."""
+
+
+class AnalysisFacts(_Record):
+    """One analysis with its complete options."""
+
+    version: int
+    group: str
+    per_sigma: bool
+    has_reference: bool
+    options: dict[str, Any]
+
+
+class Facts(_Record):
+    """All that the engine knows of a sweep beyond its file."""
+
+    version: int
+    data: DataFacts
+    backbone: dict[str, Any]
+    training: dict[str, Any]
+    analyses: dict[str, AnalysisFacts]
+    sizes: dict[str, tuple[int, float]]
+    """Network by `size_key` -> (parameters, FLOPs of one forward per image)."""
+
+
+def size_key(sweep: Sweep, trial: Trial) -> str:
+    """What the size of a trial's network depends on."""
+    return canonical({"width": trial["width"], **trial.options("backbone")})
+
+
+def resolve(sweep: Sweep, origin: str, known: Facts | None = None) -> tuple[Facts, Data | None]:
+    """Facts of a sweep, and its data where they had to be loaded (unchanged files are not reread).
+
+    Raises:
+        SpecError: an unknown name or option, a value out of range, too little data, a missing file.
+    """
+    training = _training(sweep, origin)
+    backbone = _backbone_options(sweep, origin)
+    analyses = {name: _analysis(name, options, origin) for name, options in sweep.analyses.items()}
+    data, loaded = _data(sweep, origin, known)
+    _check_sizes(sweep, data, origin)
+    facts = Facts(
+        version=trainables.VERSION,
+        data=data,
+        backbone=backbone,
+        training=training,
+        analyses=analyses,
+        sizes=_sizes(sweep, data.shape, origin),
+    )
+    return facts, loaded
+
+
+def load(sweep: Sweep, origin: str) -> Data:
+    """The data of a sweep.
+
+    Raises:
+        SpecError: unknown name or option, missing or unreadable file, too few points.
+    """
+    if sweep.data.name not in DATASETS:
+        raise SpecError(f"{origin}: data.name: {unknown('data set', sweep.data.name, DATASETS)}")
+    try:
+        return load_data(sweep.data.name, **sweep.data.options)
+    except (ValueError, TypeError, OSError) as error:
+        raise SpecError(f"{origin}: data: {error}") from error
+
+
+def _data(sweep: Sweep, origin: str, known: Facts | None) -> tuple[DataFacts, Data | None]:
+    options = sweep.data.options
+    if (
+        known
+        and known.version == trainables.VERSION
+        and (known.data.name, known.data.options) == (sweep.data.name, options)
+        and known.data.sources == _stamps(known.data.sources)
+    ):
+        return known.data, None
+    data = load(sweep, origin)
+    facts = DataFacts(
+        name=sweep.data.name,
+        options=options,
+        content_hash=data.content_hash,
+        shape=data.shape,
+        sigma_data=data.sigma_data,
+        n_pool=data.n_pool,
+        n_heldout=len(data.heldout),
+        n_leaked=data.n_leaked,
+        n_duplicates=data.n_duplicates,
+        n_constant_pixels=data.n_constant_pixels,
+        sources=_stamps(data.sources),
+    )
+    return facts, data
+
+
+def _stamps(paths: Any) -> dict[str, tuple[int, int]]:
+    stamps = {}
+    for path in map(Path, paths):
+        if path.exists():
+            stat = path.stat()
+            stamps[str(path)] = (stat.st_size, stat.st_mtime_ns)
+    return stamps
+
+
+def unknown(kind: str, name: str, registry: Mapping[str, Any]) -> str:
+    """The message for a name that a registry does not hold."""
+    return f"unknown {kind} {name!r}{nearest(name, list(registry))}; allowed: {', '.join(registry)}"
+
+
+def options_of(function: Callable, given: Mapping[str, Any], skip: int) -> dict[str, Any]:
+    """The complete options of a registry entry: its defaults, overridden by the given ones.
+
+    Raises:
+        ValueError: an option that the entry does not have, naming those it has.
+    """
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    defaults = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+    for name in given:
+        if name not in defaults:
+            allowed = ", ".join(defaults) or "none"
+            raise ValueError(f"unknown option {name!r}{nearest(name, list(defaults))}; allowed: {allowed}")
+    complete = {**defaults, **given}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in complete.items()}
+
+
+def _backbone_options(sweep: Sweep, origin: str) -> dict[str, Any]:
+    name = sweep.backbone.name
+    if name not in ARCHITECTURES:
+        raise SpecError(f"{origin}: backbone.name: {unknown('architecture', name, ARCHITECTURES)}")
+    swept = {a.removeprefix("backbone."): v[0] for a, v in sweep.axes.items() if a.startswith("backbone.")}
+    try:
+        return options_of(ARCHITECTURES[name], {**sweep.backbone.options, **swept}, skip=2)
+    except ValueError as error:
+        raise SpecError(f"{origin}: backbone {name}: {error}") from None
+
+
+def _analysis(name: str, given: Mapping[str, Any], origin: str) -> AnalysisFacts:
+    if name not in ANALYSES:
+        raise SpecError(f"{origin}: analyses: {unknown('analysis', name, ANALYSES)}")
+    analysis: Analysis = ANALYSES[name]
+    try:
+        options = options_of(analysis.measure, given, skip=1)
+    except ValueError as error:
+        raise SpecError(f"{origin}: analyses.{name}: {error}") from None
+    defaults = options_of(analysis.measure, {}, skip=1)
+    for option, value in given.items():
+        number = isinstance(defaults[option], int | float)
+        same = isinstance(value, int | float) if number else isinstance(value, type(defaults[option]))
+        if not same or (number and value <= 0):
+            wanted = "a positive number" if number else type(defaults[option]).__name__
+            raise SpecError(f"{origin}: analyses.{name}.{option}: wanted {wanted}, got {value!r}")
+    return AnalysisFacts(
+        version=analysis.version,
+        group=analysis.group,
+        per_sigma=analysis.per_sigma,
+        has_reference=analysis.reference is not None,
+        options=options,
+    )
+
+
+def config_of(sweep: Sweep, trial: Trial | None = None) -> TrainConfig:
+    """The training options of a trial (of the sweep, with the first value of each swept one)."""
+    swept = (
+        trial.options("training")
+        if trial
+        else {a.removeprefix("training."): v[0] for a, v in sweep.axes.items() if a.startswith("training.")}
+    )
+    return TrainConfig(**{**sweep.training, **swept})
+
+
+def _training(sweep: Sweep, origin: str) -> dict[str, Any]:
+    fields = [f.name for f in dataclasses.fields(TrainConfig)]
+    swept = [a.removeprefix("training.") for a in sweep.axes if a.startswith("training.")]
+    for name in [*sweep.training, *swept]:
+        if name not in fields:
+            raise SpecError(
+                f"{origin}: training: unknown key {name!r}{nearest(name, fields)};"
+                f" allowed: {', '.join(fields)}"
+            )
+    configs = []
+    for trial in {tuple(t.options("training").items()): t for t in trials(sweep)}.values():
+        try:
+            configs.append(config_of(sweep, trial))
+        except (ValueError, TypeError) as error:
+            raise SpecError(f"{origin}: training: {error}") from None
+    for config in configs:
+        _check_training(sweep, config, origin)
+    return dataclasses.asdict(configs[0])
+
+
+def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
+    if config.preconditioning not in PRECONDITIONINGS:
+        message = unknown("preconditioning", config.preconditioning, PRECONDITIONINGS)
+        raise SpecError(f"{origin}: training.preconditioning: {message}")
+    steps = [steps_at(kimg, config.batch) for kimg in sweep.kimg]
+    for (a, b), (low, high) in zip(zip(steps, steps[1:]), zip(sweep.kimg, sweep.kimg[1:])):
+        if a == b:
+            raise SpecError(
+                f"{origin}: kimg: {low} and {high} fall on the same step {a} at training.batch"
+                f" {config.batch}; wanted at least one step ({config.batch / 1000} kimg) between"
+            )
+    if config.batch % sweep.resources.workers:
+        raise SpecError(
+            f"{origin}: training.batch: {config.batch} does not split over"
+            f" resources.workers {sweep.resources.workers}; wanted a multiple"
+        )
+
+
+def _check_sizes(sweep: Sweep, data: DataFacts, origin: str) -> None:
+    largest = max(sweep.axes["n_train"])
+    splits = sweep.axes["split"]
+    if largest * len(splits) > data.n_pool:
+        share = " for each of two disjoint splits" if len(splits) == 2 else ""
+        raise SpecError(
+            f"{origin}: axes.n_train: {largest} is larger than the data: {data.name} has"
+            f" {data.n_pool} training points beside {data.n_heldout} held-out ones; allowed: up to"
+            f" {data.n_pool // len(splits)}{share}"
+        )
+
+
+def _sizes(sweep: Sweep, shape: tuple, origin: str) -> dict[str, tuple[int, float]]:
+    sizes: dict[str, tuple[int, float]] = {}
+    for trial in trials(sweep):
+        key = size_key(sweep, trial)
+        if key in sizes:
+            continue
+        options = {**sweep.backbone.options, **trial.options("backbone")}
+        try:
+            with torch.device("meta"):
+                backbone = ARCHITECTURES[sweep.backbone.name](trial["width"], shape, **options)
+            sizes[key] = (n_params(backbone), forward_flops(backbone, shape))
+        except (ValueError, TypeError) as error:
+            message = f"{origin}: backbone {sweep.backbone.name} at axes.width {trial['width']}: {error}"
+            raise SpecError(message) from error
+    return sizes
+
+
+def identity(sweep: Sweep, facts: Facts) -> dict[str, Any]:
+    """All that a snapshot's numbers depend on beside its coordinates."""
+
+    def constants(section: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in options.items() if f"{section}.{k}" not in sweep.axes}
+
+    data = facts.data
+    return {
+        "data": {"name": data.name, "content_hash": data.content_hash, "n_heldout": data.n_heldout},
+        "backbone": {"name": sweep.backbone.name, **constants("backbone", facts.backbone)},
+        "training": constants("training", facts.training),
+        "numerics": {"precision": sweep.numerics.precision, "threads": sweep.numerics.threads},
+        "version": facts.version,
+    }
+
+
+def fingerprints(sweep: Sweep, facts: Facts) -> dict[str, Any]:
+    """Fingerprint of the snapshots, of each analysis' pieces and of each analysis' subset pieces."""
+    whole = identity(sweep, facts)
+    snapshot = digest(whole)
+    pieces, subset_pieces = {}, {}
+    for name, analysis in facts.analyses.items():
+        measured = {
+            "analysis": name,
+            "options": analysis.options,
+            "version": analysis.version,
+            "sigmas": sweep.sigmas if analysis.per_sigma else [],
+        }
+        pieces[name] = digest(
+            {**measured, "snapshot": snapshot, "eval_batch": sweep.numerics.eval_batch}
+        )
+        if analysis.has_reference:
+            subset_pieces[name] = digest({**measured, "data": whole["data"]})
+    return {"snapshot": snapshot, "pieces": pieces, "subset_pieces": subset_pieces}
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two identities differ, as `key: stored value, now value`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = sorted({*old, *new})
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))]
+    return [] if canonical(old) == canonical(new) else [f"{path}: stored {old!r}, now {new!r}"]

@@ -1,0 +1,177 @@
+"""`diffphase run`: check, compute what is missing, publish. Ray is touched only if work is left."""
+
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.grid import Cell
+from engine.publish import publish, versions
+from engine.resolve import Facts, differences, fingerprints, identity, load, resolve
+from engine.spec import SpecError, Sweep, as_mapping, canonical
+from engine.store import Store
+from engine.work import FAILED, Survey, survey
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM came: stop submitting, end in order."""
+
+
+@dataclass
+class Prepared:
+    """A sweep that has been checked against the registries, the data and its store."""
+
+    sweep: Sweep
+    origin: str
+    facts: Facts
+    prints: dict[str, Any]
+    store: Store
+    data: Any
+    """The data where they had to be read to check the sweep, else None."""
+
+    def survey(self, *, retry_failed: bool = False) -> Survey:
+        """The grid compared with the store."""
+        return survey(self.sweep, self.store, self.prints, retry_failed=retry_failed)
+
+
+def prepare(sweep: Sweep, origin: str, storage: str) -> Prepared:
+    """Check everything that can be wrong before anything starts.
+
+    Raises:
+        SpecError: bad input, or training settings that differ from those under stored trials.
+    """
+    store = Store(storage, sweep.name)
+    record = store.record()
+    known = Facts.model_validate(record["facts"]) if record else None
+    facts, data = resolve(sweep, origin, known)
+    if record:
+        changed = differences(record["identity"], _plain(identity(sweep, facts)))
+        if changed and store.files.listing("trials"):
+            raise SpecError(
+                f"{origin}: the trials stored in {store.folder} were trained otherwise:\n  "
+                + "\n  ".join(changed)
+                + "\nset it back, or give the sweep a new name"
+            )
+    return Prepared(sweep, origin, facts, fingerprints(sweep, facts), store, data)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(canonical(value))
+
+
+def record_run(prepared: Prepared, command: str) -> None:
+    """Write sweep.json: the resolved sweep, what it stands on, and one line of history."""
+    store = prepared.store
+    before = store.record() or {}
+    history = before.get("history", [])
+    store.write_record(
+        {
+            "sweep": as_mapping(prepared.sweep),
+            "facts": prepared.facts.model_dump(mode="json"),
+            "identity": _plain(identity(prepared.sweep, prepared.facts)),
+            "prints": prepared.prints,
+            "versions": versions(),
+            "commit": _commit(),
+            "history": [*history, f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {command}"],
+        }
+    )
+
+
+def _commit() -> str:
+    """The git commit of the code, recorded but not part of identity; empty outside a checkout."""
+    import subprocess
+
+    here = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def run(
+    prepared: Prepared,
+    *,
+    address: str | None = None,
+    retry_failed: bool = False,
+    max_failures: int | None = None,
+    command: str = "diffphase run",
+) -> int:
+    """Compute everything missing, then gather and draw. Returns the exit status."""
+    with prepared.store.files.lock():
+        prepared.store.files.sweep_temporaries()
+        todo = prepared.survey(retry_failed=retry_failed)
+        for name, count in (+todo.stale).items():
+            print(f"{count} pieces of {name} are stale (its options or version changed): recomputed")
+        status = 0
+        if not todo.is_finished:
+            record_run(prepared, command)
+            status = _compute(prepared, todo, address, max_failures)
+        elif prepared.store.record() is None or _changed(prepared):
+            record_run(prepared, command)
+        if status == 130:
+            return status
+        after = prepared.survey()
+        publish(prepared.sweep, prepared.facts.model_dump(mode="json"), prepared.prints, prepared.store, after)
+        return _outcome(after)
+
+
+def _changed(prepared: Prepared) -> bool:
+    return prepared.store.record()["sweep"] != as_mapping(prepared.sweep)
+
+
+def _outcome(after: Survey) -> int:
+    """Exit status: 1 with failed cells, which are listed."""
+    failed = np.argwhere(after.cells() == FAILED)
+    for i, j in failed[:20]:
+        cell = Cell(after.trials[i], after.sweep.kimg[j])
+        print(f"failed {cell}: {after.errors.get((i, j), 'unknown reason')}", file=sys.stderr)
+    if len(failed) > 20:
+        print(f"... and {len(failed) - 20} more failed cells", file=sys.stderr)
+    return 1 if len(failed) else 0
+
+
+def _compute(prepared: Prepared, todo: Survey, address: str | None, max_failures: int | None) -> int:
+    """Train and analyse what is missing on a Ray cluster; 130 when interrupted."""
+    from engine.cluster import cluster
+    from engine.driver import Driver
+    from engine.job import Job
+
+    data = prepared.data or load(prepared.sweep, prepared.origin)
+    job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
+    size = data.pool.nbytes + data.heldout.nbytes
+    try:
+        with (
+            cluster(address, size, groups=prepared.sweep.resources.workers > 1),
+            interruptible(),
+        ):
+            Driver(job, data, todo, max_failures).work(lambda: prepared.survey())
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextmanager
+def interruptible() -> Any:
+    """SIGINT and SIGTERM raise once, so that writes end; a second one ends the process at once."""
+    seen = []
+
+    def handler(number: int, frame: object) -> None:
+        if seen:
+            os._exit(130)
+        seen.append(number)
+        raise Interrupted
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,185 @@
+"""Where a sweep's results lie: every path, read and write of the engine.
+
+    <storage>/<sweep>/
+      sweep.json                          resolved sweep, facts, identity, history
+      trials/<address>/trial.json         state of the training, one record per snapshot
+                       checkpoint.safetensors
+                       snapshots/kimg=64.safetensors
+                       pieces/kimg=64,<analysis>.arrow
+                       log/kimg=64,<group>.json      receipts: seconds, host, errors
+      subsets/<address>/pieces/<analysis>.arrow      what depends on the training points alone
+      search.json  tensorboard/  results.zarr  results.nc  figures/
+"""
+
+import json
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from engine.files import Files
+from engine.grid import Cell, Point, Subset, Trial, moment
+from engine.pieces import Piece, decode, encode, fingerprint_of
+
+HEARTBEAT_SECONDS = 60
+"""A trial whose record is younger counts as running."""
+
+
+@dataclass
+class Stored:
+    """What lies in one trial's or subset's folder, by listing alone."""
+
+    snapshots: set[str] = field(default_factory=set)
+    pieces: set[str] = field(default_factory=set)
+    receipts: set[str] = field(default_factory=set)
+    has_record: bool = False
+
+
+class Store:
+    """The folder of one sweep."""
+
+    def __init__(self, storage: str, sweep: str) -> None:
+        self.storage, self.sweep = storage, sweep
+        self.files = Files(f"{storage.rstrip('/')}/{sweep}")
+
+    def __reduce__(self) -> tuple:
+        return Store, (self.storage, self.sweep)
+
+    @property
+    def folder(self) -> str:
+        """The sweep's folder as the user names it."""
+        return self.files.base if self.files.is_local else self.files.uri
+
+    # The sweep -----------------------------------------------------------------------------------
+
+    def record(self) -> dict | None:
+        """The content of sweep.json, or None before the first run."""
+        return self.files.read_json("sweep.json")
+
+    def write_record(self, record: dict) -> None:
+        """Replace sweep.json."""
+        self.files.write_json("sweep.json", record)
+
+    def asked(self) -> list[dict]:
+        """Points that a search has asked for so far, with their objective."""
+        return (self.files.read_json("search.json") or {"asked": []})["asked"]
+
+    def write_asked(self, asked: list[dict]) -> None:
+        """Replace the record of a search."""
+        self.files.write_json("search.json", {"asked": asked})
+
+    def scan(self) -> dict[str, Stored]:
+        """What is stored, by folder (`trials/<address>` or `subsets/<address>`)."""
+        found: dict[str, Stored] = {}
+        for root in ("trials", "subsets"):
+            for path in self.files.listing(root):
+                _, address, *rest = path.split("/")
+                stored = found.setdefault(f"{root}/{address}", Stored())
+                if rest == ["trial.json"]:
+                    stored.has_record = True
+                elif len(rest) == 2:
+                    kind = {"snapshots": stored.snapshots, "pieces": stored.pieces,
+                            "log": stored.receipts}.get(rest[0])
+                    if kind is not None:
+                        kind.add(rest[1].rsplit(".", 1)[0])
+        return found
+
+    # Trials --------------------------------------------------------------------------------------
+
+    def trial_record(self, trial: Trial) -> dict:
+        """State of a training: status, error, one record per snapshot. Empty before it starts."""
+        return self.files.read_json(f"{folder(trial)}/trial.json") or {}
+
+    def write_trial_record(self, trial: Trial, record: Mapping[str, Any]) -> None:
+        """Replace a trial's record, stamped with the time."""
+        stamped = {**record, "coordinates": dict(trial.coordinates), "heartbeat": time.time()}
+        self.files.write_json(f"{folder(trial)}/trial.json", stamped)
+
+    def read_tensors(self, path: str) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
+        """Tensors and header of a safetensors file, or None where there is none.
+
+        Raises:
+            ValueError: the file is torn or foreign.
+        """
+        data = self.files.read(path)
+        if data is None:
+            return None
+        try:
+            (size,) = struct.unpack_from("<Q", data)
+            header = json.loads(data[8 : 8 + size])
+            return safetensors.numpy.load(data), header.get("__metadata__", {})
+        except (struct.error, ValueError, safetensors.SafetensorError) as error:
+            raise ValueError(f"{self.folder}/{path} is not a whole safetensors file") from error
+
+    def write_tensors(
+        self, path: str, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
+    ) -> None:
+        """Replace a safetensors file."""
+        contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()}
+        self.files.write(path, safetensors.numpy.save(contiguous, metadata=dict(header)))
+
+    # Pieces --------------------------------------------------------------------------------------
+
+    def piece_fingerprint(self, at: Cell | Subset, analysis: str) -> str | None:
+        """The fingerprint of a stored piece; None where there is none or it is torn."""
+        data = self.files.read(piece_path(at, analysis))
+        return None if data is None else fingerprint_of(data)
+
+    def read_piece(self, at: Cell | Subset, analysis: str) -> Piece | None:
+        """A stored piece, or None."""
+        data = self.files.read(piece_path(at, analysis))
+        return None if data is None else decode(data)
+
+    def write_piece(self, at: Cell | Subset, analysis: str, piece: Piece) -> None:
+        """Store a piece; a late writer replaces it by an equal one."""
+        self.files.write(piece_path(at, analysis), encode(piece))
+
+    def read_receipts(self, at: Cell | Subset, names: Iterable[str]) -> dict[str, dict]:
+        """Seconds, error and attempts of each analysis, from the receipts of the given names."""
+        merged: dict[str, dict] = {}
+        for name in names:
+            receipt = self.files.read_json(f"{_folder_of(at)}/log/{name}.json")
+            merged.update(receipt["analyses"] if receipt else {})
+        return merged
+
+    def write_receipt(self, at: Cell | Subset, group: str, receipt: Mapping[str, Any]) -> None:
+        """Note what a task did: never part of a piece, whose bytes depend on its inputs alone."""
+        self.files.write_json(f"{_folder_of(at)}/log/{receipt_name(at, group)}.json", dict(receipt))
+
+
+def folder(point: Point) -> str:
+    """The folder of a trial or subset, relative to the sweep's."""
+    return f"{'subsets' if isinstance(point, Subset) else 'trials'}/{point.address}"
+
+
+def _folder_of(at: Cell | Subset) -> str:
+    return folder(at.trial if isinstance(at, Cell) else at)
+
+
+def piece_name(at: Cell | Subset, analysis: str) -> str:
+    """File name of a piece without its ending, e.g. `kimg=64,linearity`."""
+    return f"{moment(at.kimg)},{analysis}" if isinstance(at, Cell) else analysis
+
+
+def piece_path(at: Cell | Subset, analysis: str) -> str:
+    """Where a piece lies, relative to the sweep's folder."""
+    return f"{_folder_of(at)}/pieces/{piece_name(at, analysis)}.arrow"
+
+
+def receipt_name(at: Cell | Subset, group: str) -> str:
+    """File name of a task's receipt without its ending."""
+    return piece_name(at, group)
+
+
+def snapshot_path(cell: Cell) -> str:
+    """Where a snapshot lies, relative to the sweep's folder."""
+    return f"{folder(cell.trial)}/snapshots/{moment(cell.kimg)}.safetensors"
+
+
+def checkpoint_path(trial: Trial) -> str:
+    """Where a trial's full state lies, relative to the sweep's folder."""
+    return f"{folder(trial)}/checkpoint.safetensors"

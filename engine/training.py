@@ -1,0 +1,157 @@
+"""A trial as a Tune trainable whose steps are Ray Train runs: one step, one snapshot.
+
+With one worker the step is a Train run in local mode, in the trial's own warm process (milliseconds
+where a worker group costs ten seconds). With more, one worker group trains the whole trial and the
+steps wait for its snapshots. One loop serves both.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import ray.train
+from ray import tune
+
+from engine.grid import Cell, Trial, from_json
+from engine.job import Job
+from engine.store import snapshot_path
+
+POLL = 0.2
+"""Seconds between looks for the next snapshot of a worker group."""
+
+
+class Trainable(tune.Trainable):
+    """Trains one trial; the store is its only memory, so Tune's checkpoints are empty."""
+
+    def setup(self, config: dict[str, Any], job: Job | None = None, data: Any = None) -> None:
+        """Read what the store holds; Tune calls this for the first trial of a process."""
+        if job is not None:
+            self.job, self.data = job, data
+        self.trial: Trial = from_json(config["trial"])
+        self.kimg: list[float] = list(config["kimg"])
+        group = self.job.sweep.resources.workers > 1
+        self.snapshots = self._by_group() if group else self._by_local_mode()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next trial in the same warm process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next snapshot; report it once it is stored."""
+        from engine.trial import TrialFailed
+
+        try:
+            metrics = next(self.snapshots, None)
+        except TrialFailed as error:
+            # A failed training is a failed cell, not a dead actor: Tune would retry in vain.
+            return {"done": True, "failed": str(error), "kimg": None}
+        if metrics is None:
+            return {"done": True, "kimg": None, **self._last_stored()}
+        return {"done": metrics["kimg"] == self.kimg[-1], **metrics}
+
+    def _last_stored(self) -> dict[str, Any]:
+        snapshots = self.job.store.trial_record(self.trial).get("snapshots", {})
+        latest = max(snapshots.values(), key=lambda numbers: numbers["step"], default={})
+        return {name: latest[name] for name in ("heldout_stream_loss", "stream_loss") if name in latest}
+
+    def _by_local_mode(self) -> Iterator[dict[str, Any]]:
+        """One Ray Train run in local mode per snapshot, all on one live training."""
+        from ray.train.torch import TorchTrainer
+
+        state: dict[str, Any] = {}
+
+        def loop() -> None:
+            from ray.train.torch import get_device
+
+            from engine.trial import train_trial
+
+            if "snapshots" not in state:
+                device = get_device() if self.job.sweep.resources.gpus_per_trial else "cpu"
+                state["snapshots"] = train_trial(self.job, self.data, self.trial, self.kimg, device=device)
+            state["metrics"] = next(state["snapshots"], None)
+            if state["metrics"] is not None:
+                ray.train.report(state["metrics"])
+
+        trainer = TorchTrainer(loop, scaling_config=ray.train.ScalingConfig(num_workers=0))
+        while True:
+            trainer.fit()
+            if state["metrics"] is None:
+                return
+            yield state["metrics"]
+
+    def _by_group(self) -> Iterator[dict[str, Any]]:
+        """A worker group trains in a thread of this trial; its snapshots are read off the store."""
+        outcome: dict[str, Any] = {}
+        thread = threading.Thread(target=self._fit_group, args=(outcome,), daemon=True)
+        thread.start()
+        for kimg in self.kimg:
+            path = snapshot_path(Cell(self.trial, kimg))
+            while not self.job.store.files.exists(path) and thread.is_alive():
+                time.sleep(POLL)
+            if not self.job.store.files.exists(path):
+                break
+            record = self.job.store.trial_record(self.trial)
+            yield {"kimg": kimg, **record["snapshots"][f"kimg={kimg:g}"]}
+        thread.join()
+        if "error" in outcome:
+            raise self._reason(outcome["error"])
+
+    def _fit_group(self, outcome: dict[str, Any]) -> None:
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        resources = self.job.sweep.resources
+        gpus = resources.gpus_per_trial / resources.workers
+        config = {"job": self.job, "data": ray.put(self.data), "trial": self.config["trial"], "kimg": self.kimg}
+        try:
+            TorchTrainer(
+                group_loop,
+                train_loop_config=config,
+                torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo"),
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=resources.workers,
+                    use_gpu=gpus > 0,
+                    resources_per_worker={
+                        "CPU": resources.cpus_per_trial / resources.workers, **({"GPU": gpus} if gpus else {})
+                    },
+                ),
+                run_config=ray.train.RunConfig(
+                    name=f"group-{self.trial_id}",
+                    storage_path=self.logdir,
+                    failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=3),
+                ),
+            ).fit()
+        except Exception as error:
+            outcome["error"] = error
+
+    def _reason(self, error: Exception) -> Exception:
+        """A failed training if the trial's record says so, else the worker group's own error."""
+        from engine.trial import TrialFailed
+
+        if self.job.store.trial_record(self.trial).get("status") == "failed":
+            return TrialFailed(f"Training failed at {self.trial.address}: {error}")
+        return error
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the store has it."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: `setup` reads the store."""
+
+
+def group_loop(config: dict[str, Any]) -> None:
+    """What each process of a worker group runs: its share of every batch; rank 0 writes."""
+    from ray.train.torch import get_device, prepare_model
+
+    from engine.trial import train_trial
+
+    context = ray.train.get_context()
+    snapshots = train_trial(
+        config["job"], ray.get(config["data"]), from_json(config["trial"]), config["kimg"],
+        wrap=lambda module: prepare_model(module, move_to_device=False),
+        rank=context.get_world_rank(), world=context.get_world_size(), device=get_device(),
+    )
+    for metrics in snapshots:
+        ray.train.report({"kimg": metrics["kimg"]})

@@ -1,0 +1,190 @@
+"""One trial: train what the store lacks, store each snapshot, survive being killed.
+
+Knows the store but not Ray; `engine.training` runs it in a Tune actor or a worker group.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from engine.grid import Cell, Trial, moment, steps_at
+from engine.job import Job, training_points, use_threads
+from engine.store import checkpoint_path, snapshot_path
+from trainables.datasets.data import Data
+from trainables.denoiser import EDM, loss
+from trainables.noise import lognormal
+from trainables.streams import stream
+from trainables.train import Snapshot, TrainConfig, Training, train
+
+HEARTBEAT = 15.0
+"""Seconds between signs of life in trial.json."""
+Wrap = Callable[[torch.nn.Module], torch.nn.Module]
+
+
+class TrialFailed(RuntimeError):
+    """The training itself failed (it diverged, say); its record holds the reason."""
+
+
+class Ledger:
+    """What one trial writes: its record, its checkpoint, its snapshots."""
+
+    def __init__(self, job: Job, trial: Trial) -> None:
+        self.job, self.trial, self.store = job, trial, job.store
+        self.record = {"snapshots": {}, **self.store.trial_record(trial)}
+        self.seconds, self.checkpoint_step = 0.0, 0
+        self.started = self.beat = self.saved = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds trained so far, earlier runs included."""
+        return self.seconds + time.monotonic() - self.started
+
+    def state(self, until: int) -> dict[str, torch.Tensor] | None:
+        """The stored checkpoint if it is ours and not beyond step `until`."""
+        try:
+            found = self.store.read_tensors(checkpoint_path(self.trial))
+        except ValueError as error:
+            # A torn checkpoint costs time, never numbers: training from the start gives the same.
+            self.record["note"] = f"{error}; trained again from the start"
+            return None
+        if found is None:
+            return None
+        tensors, header = found
+        self.checkpoint_step = int(header["step"])
+        if header["fingerprint"] != self.job.prints["snapshot"] or self.checkpoint_step > until:
+            return None
+        self.seconds = float(header["seconds"])
+        return {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
+
+    def write(self, status: str, **more: Any) -> None:
+        """Replace trial.json."""
+        self.record = {k: v for k, v in self.record.items() if k not in ("error", "traceback")}
+        self.record |= {"status": status, "fingerprint": self.job.prints["snapshot"], **more}
+        self.store.write_trial_record(self.trial, self.record)
+        self.beat = time.monotonic()
+
+    def on_step(self, training: Training) -> None:
+        """Save and give signs of life by the clock; neither ever changes a number."""
+        now = time.monotonic()
+        if now - self.saved > self.job.sweep.resources.checkpoint_seconds:
+            self.save(training)
+        if now - self.beat > HEARTBEAT:
+            self.write("running")
+
+    def save(self, training: Training) -> None:
+        """Write the full state, unless a later one is stored already."""
+        if training.step > self.checkpoint_step:
+            header = {
+                "step": str(training.step),
+                "seconds": repr(self.elapsed()),
+                "fingerprint": self.job.prints["snapshot"],
+            }
+            self.store.write_tensors(checkpoint_path(self.trial), _arrays(training.state()), header)
+            self.checkpoint_step = training.step
+        self.saved = time.monotonic()
+
+    def snapshot(self, snapshot: Snapshot, numbers: dict[str, float], *, last: bool) -> None:
+        """Store a snapshot; its numbers first, so that its presence implies them."""
+        self.record["snapshots"][moment(snapshot.kimg)] = numbers
+        self.write("done" if last else "running")
+        tensors = {f"ema.{k}": v for k, v in snapshot.ema.items()}
+        tensors |= {f"raw.{k}": v for k, v in snapshot.raw.items()}
+        header = {"kimg": str(snapshot.kimg), "fingerprint": self.job.prints["snapshot"]}
+        self.store.write_tensors(snapshot_path(Cell(self.trial, snapshot.kimg)), _arrays(tensors), header)
+
+
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def train_trial(
+    job: Job,
+    data: Data,
+    trial: Trial,
+    kimg: Sequence[float],
+    *,
+    wrap: Wrap | None = None,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device | str = "cpu",
+) -> Iterator[dict[str, Any]]:
+    """Train to each listed kimg that has no snapshot; yield its metrics once it is stored.
+
+    With several ranks all train and rank 0 alone writes. Nothing missing: nothing is yielded.
+
+    Raises:
+        TrialFailed: the training failed; the reason is in the trial's record.
+    """
+    use_threads(job)
+    device = torch.device(device)
+    missing = [k for k in kimg if not job.store.files.exists(snapshot_path(Cell(trial, k)))]
+    ledger = Ledger(job, trial)
+    try:
+        if missing:
+            if rank == 0:
+                ledger.write("running")
+            yield from _train(job, data, trial, missing, ledger, wrap, rank, world, device)
+    except (OSError, MemoryError):
+        raise  # the place failed, not the training: to be tried again elsewhere
+    except Exception as error:
+        if rank == 0:
+            reason = f"{type(error).__name__}: {error}"
+            ledger.write("failed", error=reason, traceback=traceback.format_exc())
+        raise TrialFailed(f"Training failed at {trial.address}: {error}") from error
+
+
+def _train(
+    job: Job, data: Data, trial: Trial, missing: Sequence[float], ledger: Ledger,
+    wrap: Wrap | None, rank: int, world: int, device: torch.device,
+) -> Iterator[dict[str, Any]]:
+    config = job.config(trial)
+    state = ledger.state(steps_at(missing[0], config.batch))
+    denoiser = job.denoiser(trial, device)
+    images = training_points(data, trial).to(device, job.dtype)
+    heldout = Heldout(data, config, job.dtype, device)
+    live: list[Training] = []
+
+    def on_step(training: Training) -> None:
+        live[:] = [training]
+        if rank == 0:
+            ledger.on_step(training)
+
+    snapshots = train(
+        denoiser, images, config, missing, seed=trial["seed"], draw=trial["draw"],
+        state=state, on_step=on_step, wrap=wrap, rank=rank, world=world,
+    )
+    probe = job.denoiser(trial, device)
+    for snapshot in snapshots:
+        numbers = {
+            "step": snapshot.step,
+            "images_seen": snapshot.images_seen,
+            "stream_loss": snapshot.stream_loss,
+            "train_seconds": ledger.elapsed(),
+        }
+        if rank == 0:
+            numbers["heldout_stream_loss"] = heldout.loss(probe, snapshot.ema)
+            ledger.snapshot(snapshot, numbers, last=snapshot.kimg == missing[-1])
+            if live:
+                ledger.save(live[0])
+        yield {"kimg": snapshot.kimg, **numbers}
+
+
+class Heldout:
+    """The training's own loss on held-out points at fixed noise: what a search may minimise."""
+
+    def __init__(self, data: Data, config: TrainConfig, dtype: torch.dtype, device: torch.device) -> None:
+        points = torch.from_numpy(data.heldout.copy())  # the shared array is read-only
+        generator = stream("probe", "heldout_stream_loss")
+        z = torch.randn(len(points), generator=generator, dtype=torch.float64)
+        eps = torch.randn(points.shape, generator=generator, dtype=torch.float64)
+        self.sigma = lognormal(z, config.p_mean, config.p_std).to(device, dtype)
+        self.points, self.eps = points.to(device, dtype), eps.to(device, dtype)
+
+    @torch.inference_mode()
+    def loss(self, denoiser: EDM, weights: Mapping[str, torch.Tensor]) -> float:
+        """Weighted denoising loss per pixel, mean over held-out points."""
+        denoiser.load_state_dict({k: v.to(self.points.device) for k, v in weights.items()})
+        each = loss(denoiser, self.points, self.sigma, self.eps)
+        return float(each.double().mean() / self.points[0].numel())

@@ -1,0 +1,207 @@
+"""Tune drives the grid: one Tuner, one Tune trial per trial that is not finished."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from engine.cluster import capacity
+from engine.fanout import Fanout
+from engine.grid import Cell, Trial, from_json, to_json, trials
+from engine.job import Job
+from engine.spec import Sweep
+from engine.training import Trainable
+
+BACKLOG_PER_SLOT = 4
+"""With more analyses waiting than this per slot no new trial starts until half are done."""
+RETRIES = 3
+"""Times that a trial whose process died is tried again, at the back of the queue."""
+
+
+class Feed(Searcher):
+    """Hands Tune a list of trials in order, or the picks of an inner searcher.
+
+    Tune polls `suggest` while it waits and runs no callbacks then, so it pumps the fan-out.
+    """
+
+    def __init__(self, plan: "Plan", fanout: Fanout, stop: Callable[[], bool], slots: int) -> None:
+        super().__init__()
+        self.plan, self.fanout, self.stop, self.slots = plan, fanout, stop, slots
+        self.held = False
+
+    def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
+        """Nothing to set: the plan knows metric and mode."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial, None to be asked again later, FINISHED when there is none."""
+        self.fanout.pump()
+        if self.stop():
+            return Searcher.FINISHED
+        full = BACKLOG_PER_SLOT * self.slots
+        self.held = self.fanout.backlog > (full / 2 if self.held else full)
+        if self.held:
+            return None
+        chosen = self.plan.next(trial_id)
+        if chosen is None:
+            return Searcher.FINISHED
+        trial, kimg = chosen
+        return {"trial": to_json(trial), "kimg": list(kimg)}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Pass the outcome on to the plan."""
+        self.plan.done(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the only source of resumption."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+    def __getstate__(self) -> dict:
+        return {}  # Tune pickles its searcher into a folder that is never read
+
+
+class Plan:
+    """Which trials, in which order: the whole list."""
+
+    def __init__(self, work: Sequence[tuple[Trial, list[float]]]) -> None:
+        self.work = list(work)
+
+    def next(self, trial_id: str) -> tuple[Trial, list[float]] | None:
+        """The next trial with its missing training times."""
+        return self.work.pop(0) if self.work else None
+
+    def done(self, trial_id: str, result: dict | None, error: bool) -> None:
+        """A grid learns nothing from outcomes."""
+
+
+class OptunaPlan(Plan):
+    """Optuna picks among the values on the axes; what was asked before is told to it again."""
+
+    def __init__(self, job: Job) -> None:
+        from ray.tune.search.optuna import OptunaSearch
+
+        self.job, self.settings = job, job.sweep.search.optuna
+        self.asked = job.store.asked()
+        space = {axis: tune.choice(list(values)) for axis, values in job.sweep.axes.items()}
+        told = [entry for entry in self.asked if entry["value"] is not None]
+        self.metric = OBJECTIVES[self.settings.objective]
+        self.inner = OptunaSearch(
+            space,
+            metric=self.metric,
+            mode=self.settings.mode,
+            seed=0,
+            points_to_evaluate=[entry["point"] for entry in told] or None,
+            evaluated_rewards=[entry["value"] for entry in told] or None,
+        )
+        self.live: dict[str, Trial] = {}
+        self.known = {trial.coordinates: trial for trial in trials(job.sweep)}
+
+    def next(self, trial_id: str) -> tuple[Trial, list[float]] | None:
+        """The point that Optuna asks for; a trial that is stored returns at once."""
+        if len(self.asked) + len(self.live) >= self.settings.trials:
+            return None
+        point = self.inner.suggest(trial_id)
+        trial = self.known[tuple((axis, point[axis]) for axis in self.job.sweep.axes)]
+        self.live[trial_id] = trial
+        return trial, list(self.job.sweep.kimg)
+
+    def done(self, trial_id: str, result: dict | None, error: bool) -> None:
+        """Tell Optuna, and note the point so that the next run goes on from here."""
+        trial = self.live.pop(trial_id, None)
+        if trial is None:
+            return
+        value = None if error or not result else result.get(self.metric)
+        self.inner.on_trial_complete(trial_id, result if value is not None else None, error=value is None)
+        self.asked.append({"point": dict(trial.coordinates), "value": value})
+        self.job.store.write_asked(self.asked)
+
+
+OBJECTIVES = {"heldout_loss": "heldout_stream_loss", "stream_loss": "stream_loss"}
+"""Objective in a sweep file -> number that training reports with each snapshot."""
+
+
+class Watch(tune.Callback):
+    """Turns Tune's results into analyses and progress; holds no state that Tune could save."""
+
+    def __init__(self, fanout: Fanout, on_snapshot: Callable[[Trial, dict], None], analyses: list[str]) -> None:
+        self.fanout, self.on_snapshot, self.analyses = fanout, on_snapshot, analyses
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        """A snapshot is stored: queue its analyses."""
+        point = from_json(trial.config["trial"])
+        if result.get("kimg") is not None:
+            self.fanout.add(Cell(point, result["kimg"]), self.analyses)
+        self.on_snapshot(point, result)
+        self.fanout.pump()
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """Tune lets the driver think."""
+        self.fanout.pump()
+
+    def __getstate__(self) -> dict:
+        return {}
+
+
+def tune_trials(
+    job: Job, refs: tuple[Any, Any], plan: Plan, fanout: Fanout,
+    on_snapshot: Callable[[Trial, dict], None], stop: Callable[[], bool],
+) -> list[str]:
+    """Train what is planned; returns the errors of trials whose process died too often."""
+    resources = job.sweep.resources
+    slots = slots_of(job.sweep)
+    asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
+    if resources.workers > 1:
+        asked = {"memory": 1}  # the workers hold the CPUs; a trial that held them too would deadlock
+    trainable = tune.with_resources(with_refs(*refs), asked)
+    with tempfile.TemporaryDirectory(prefix="diffphase-tune-") as scratch:
+        results = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=Feed(plan, fanout, stop, slots),
+                num_samples=-1,
+                max_concurrent_trials=slots,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Watch(fanout, on_snapshot, list(job.sweep.analyses))],
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+            ),
+        ).fit()
+    return [str(error).strip().splitlines()[-1] for error in results.errors]
+
+
+def with_refs(job: Any, data: Any) -> type[Trainable]:
+    """The trainable bound to job and data in the object store."""
+    import ray
+
+    class Bound(Trainable):
+        def setup(self, config: dict[str, Any], **_: Any) -> None:
+            first = not hasattr(self, "job")
+            super().setup(config, *(ray.get([job, data]) if first else ()))
+
+    return Bound
+
+
+def slots_of(sweep: Sweep) -> int:
+    """Trials at a time: as asked, or as many as the cluster holds."""
+    resources = sweep.resources
+    if resources.concurrency != "auto":
+        return resources.concurrency
+    return capacity(resources.cpus_per_trial, resources.gpus_per_trial)
+
+
+def longest_first(
+    work: Sequence[tuple[Trial, list[float]]], seconds: Callable[[Trial], float]
+) -> list[tuple[Trial, list[float]]]:
+    """Work in the order that ends earliest: the longest trainings first."""
+    return sorted(work, key=lambda item: -seconds(item[0]))
+
+
