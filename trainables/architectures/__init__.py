@@ -1,0 +1,53 @@
+"""The backbones by name, each a function build(width, shape, **options) -> nn.Module.
+
+A backbone maps a scaled noisy image "n c h w" and the noise code c_noise "n" to "n c h w", has no
+state beside its parameters, and starts as the zero function (its last layer is zero), so that an
+untrained denoiser is c_skip y. `width` is the one dial of capacity.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables.architectures import mlp, unet
+from trainables.registry import check_options, lookup
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp.build,
+    "unet": unet.build,
+}
+
+
+def build(name: str, width: int, shape: tuple[int, int, int], **options: object) -> nn.Module:
+    """The backbone `name`; ValueError names an unknown name or option and what is allowed."""
+    architecture = lookup("architecture", name, ARCHITECTURES)
+    check_options(f"Architecture {name!r}", architecture, options, given=("width", "shape"))
+    return architecture(width, tuple(shape), **options)
+
+
+def n_params(module: nn.Module) -> int:
+    """The number of trainable numbers.
+
+    >>> n_params(nn.Linear(3, 2))
+    8
+    """
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def forward_flops(module: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Floating point operations of one forward pass per image, 2 per multiply-add.
+
+    Counts matrix products, convolutions and attention. Nothing is computed: the pass runs on the
+    meta device, also for a module that was built there. A training step costs about 3 of these.
+    """
+    named = [*module.named_parameters(), *module.named_buffers()]
+    ghosts = {name: tensor.detach().to("meta") for name, tensor in named}
+    dtype = next(module.parameters()).dtype
+    x = torch.empty(1, *shape, dtype=dtype, device="meta")
+    c_noise = torch.empty(1, dtype=dtype, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        functional_call(module, ghosts, (x, c_noise))
+    return counter.get_total_flops()

@@ -1,0 +1,180 @@
+"""A data set made ready for a sweep: a pool to train on, held-out points, and an audit.
+
+Held out are points of the official test part, or of a permutation that depends on nothing else,
+so every training of a sweep is judged on the same ones. Exact copies of held-out points leave the
+pool. Training subsets are nested prefixes of a permutation of the pool; its other end gives the
+disjoint twin.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64
+
+from trainables.datasets import DATASETS
+from trainables.datasets.images import Images
+from trainables.registry import check_options, is_int, lookup, require
+from trainables.streams import stream
+
+Batch = Float32[np.ndarray, "_n _c _h _w"]
+Moments = tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, "d d"]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Pool and held-out points of one data set, in pixel units, and what is known about them."""
+
+    name: str
+    """The data set's name in `DATASETS`."""
+    pool: Float32[np.ndarray, "n c h w"]
+    """The points that training subsets are taken from."""
+    heldout: Float32[np.ndarray, "m c h w"]
+    """The points that no training sees."""
+    sigma_data: float
+    """Standard deviation of all pixels of the pool about their one mean."""
+    content_hash: str
+    """blake2b of shapes and bytes of pool and held-out points."""
+    n_leaked: int
+    """Points taken out of the pool because they equal a held-out point byte by byte."""
+    n_duplicates: int
+    """Points of the pool that equal an earlier one byte by byte (they stay)."""
+    n_constant_pixels: int
+    """Pixels with one value all over the pool."""
+    moments: Moments | None = None
+    """Exact mean and covariance of the law, for synthetic data."""
+    sources: tuple[Path, ...] = ()
+    """The files that were read."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        _, c, h, w = self.pool.shape
+        return c, h, w
+
+    @property
+    def dim(self) -> int:
+        """The number of pixels d = c h w."""
+        return self.pool[0].size
+
+    @property
+    def n_pool(self) -> int:
+        """The number of points in the pool."""
+        return len(self.pool)
+
+    def subset(self, n: int, draw: int = 0, split: str = "a") -> Batch:
+        """`n` points of the pool in the order of permutation `draw`, as a copy.
+
+        Split "a" takes them from the front, "b" from the back: subsets of one split are nested
+        prefixes, subsets of two splits are disjoint while their sizes add up to `n_pool` or less.
+        Raises ValueError if the pool is too small or the split is neither "a" nor "b".
+        """
+        require(split in ("a", "b"), self.name, "split", split, "'a' or 'b'")
+        allowed = f"a whole number from 1 to the {self.n_pool} points of the pool"
+        require(is_int(n, 1) and n <= self.n_pool, self.name, "n_train", n, allowed)
+        order = torch.randperm(self.n_pool, generator=stream("permutation", draw)).numpy()
+        return self.pool[(order if split == "a" else order[::-1])[:n]]
+
+
+def load(
+    name: str, n_heldout: int = 512, resolution: int | None = None, **options: object
+) -> Data:
+    """The data set `name` with `n_heldout` held-out points.
+
+    `resolution` (pixels, at most the smaller side) averages over areas down to a square; the
+    other options are the loader's. Raises ValueError for an unknown name or option (with the
+    choices), fewer than 2 held-out points or fewer than 2 left, and an impossible resolution;
+    FileNotFoundError for a missing file.
+    """
+    loader = lookup("data set", name, DATASETS)
+    given = {"n_heldout", "resolution"}
+    check_options(f"Data set {name!r}", loader, options, given)
+    require(is_int(n_heldout, 2), name, "n_heldout", n_heldout, "a whole number of at least 2")
+    images = downsample(loader(**options), resolution, name)
+    pool, heldout = _split(images, n_heldout, name)
+    keys, heldout_keys = _keys(pool), set(_keys(heldout))
+    clean = np.array([key not in heldout_keys for key in keys])
+    pool = np.ascontiguousarray(pool[clean])
+    _require_points(len(pool), 2, name, n_heldout)
+    return Data(
+        name=name,
+        pool=pool,
+        heldout=heldout,
+        sigma_data=float(pool.std(dtype=np.float64)),
+        content_hash=_content_hash(pool, heldout),
+        n_leaked=int((~clean).sum()),
+        n_duplicates=len(pool) - len(set(keys) - heldout_keys),
+        n_constant_pixels=int((pool.min(0) == pool.max(0)).sum()),
+        moments=images.moments,
+        sources=images.sources,
+    )
+
+
+def _split(images: Images, n_heldout: int, name: str) -> tuple[Batch, Batch]:
+    source = images.points if images.test is None else images.test
+    _require_points(len(source), n_heldout, name, n_heldout)
+    if source.shape[1:] != images.points.shape[1:]:
+        shapes = f"{images.points.shape[1:]} and {source.shape[1:]}"
+        raise ValueError(f"{name}: training and test images differ in shape: {shapes}.")
+    order = torch.randperm(len(source), generator=stream("heldout")).numpy()
+    heldout = source[order[:n_heldout]]
+    return (images.points if images.test is not None else source[order[n_heldout:]]), heldout
+
+
+def _require_points(found: int, wanted: int, name: str, n_heldout: int) -> None:
+    if found < wanted:
+        raise ValueError(
+            f"{name}: `n_heldout` {n_heldout} leaves too few points: {found} found where "
+            f"{wanted} are needed."
+        )
+
+
+def _keys(points: Batch) -> list[bytes]:
+    # Digests, not bytes: 60,000 images of 784 floats would be held twice.
+    return [hashlib.blake2b(point.tobytes(), digest_size=16).digest() for point in points]
+
+
+def _content_hash(*arrays: Batch) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def downsample(images: Images, resolution: int | None, name: str = "data") -> Images:
+    """`images` averaged over areas to `resolution` x `resolution`, known moments included."""
+    if resolution is None:
+        return images
+    c, h, w = images.points.shape[1:]
+    allowed = f"a whole number from 1 to {min(h, w)}, the smaller side"
+    fits = is_int(resolution, 1) and resolution <= min(h, w)
+    require(fits, name, "resolution", resolution, allowed)
+    rows, columns = area_weights(h, resolution), area_weights(w, resolution)
+
+    def shrink(points: Batch) -> Batch:
+        small = np.einsum("ai,ncij->ncaj", rows.astype(np.float32), points, optimize=True)
+        small = np.einsum("bj,ncaj->ncab", columns.astype(np.float32), small, optimize=True)
+        return np.ascontiguousarray(small)
+
+    test = None if images.test is None else shrink(images.test)
+    moments = None
+    if images.moments is not None:
+        mean, covariance = images.moments
+        weights = np.kron(np.eye(c), np.kron(rows, columns))
+        moments = (weights @ mean, weights @ covariance @ weights.T)
+    return replace(images, points=shrink(images.points), test=test, moments=moments)
+
+
+def area_weights(size: int, smaller: int) -> Float64[np.ndarray, "smaller size"]:
+    """Row a: the share of each of `size` pixels in output pixel a of `smaller`; rows sum to 1.
+
+    >>> area_weights(3, 2).round(3).tolist()
+    [[0.667, 0.333, 0.0], [0.0, 0.333, 0.667]]
+    """
+    edges = np.arange(smaller + 1) * size / smaller
+    pixels = np.arange(size)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.clip(overlap, 0, None) * smaller / size

@@ -1,0 +1,47 @@
+"""What a loader returns: images as arrays, and what is known about them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of one data set, n c h w, in pixel units ([-1, 1] for what comes from bytes)."""
+
+    points: Float32[np.ndarray, "n c h w"]
+    """All images, or those of the official training part."""
+    test: Float32[np.ndarray, "m _c _h _w"] | None = None
+    """The official test part, if there is one."""
+    moments: tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, "d d"]] | None = None
+    """Exact mean and covariance of the law the images are drawn from, where it is known."""
+    sources: tuple[Path, ...] = ()
+    """The files that were read: a cache of anything computed from the images depends on them."""
+
+
+def from_bytes(pixels: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+    """Bytes 0..255 to [-1, 1]: v / 127.5 - 1."""
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def to_float(pixels: np.ndarray, origin: str) -> Float32[np.ndarray, "..."]:
+    """Bytes scaled to [-1, 1], floats taken as they are; ValueError naming `origin` otherwise."""
+    if pixels.dtype == np.uint8:
+        return from_bytes(pixels)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"{origin}: images must be bytes or floats, got {pixels.dtype}.")
+    if not np.isfinite(pixels).all():
+        raise ValueError(f"{origin}: some pixels are not finite.")
+    return np.ascontiguousarray(pixels, dtype=np.float32)
+
+
+def as_square(dim: int) -> tuple[int, int, int]:
+    """The shape (1, s, s) if dim = s^2, else (1, 1, dim).
+
+    >>> as_square(64), as_square(10)
+    ((1, 8, 8), (1, 1, 10))
+    """
+    side = round(dim**0.5)
+    return (1, side, side) if side * side == dim else (1, 1, dim)
