@@ -1,0 +1,1 @@
+"""What is measured: kernels on arrays, and analyses that map a specimen to labelled numbers."""

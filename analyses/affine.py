@@ -1,0 +1,148 @@
+r"""Least-squares affine fit of outputs to noisy inputs, cross-fitted by image: the kernels.
+
+Fitted is :math:`r = D(y) - y`, which is small where the normal equations are badly conditioned
+(condition :math:`(\lambda_1 + \sigma^2)/\sigma^2`), by :math:`V = C_{ry} C_{yy}^+` in float64, and
+:math:`W = I + V`. Where the inputs span less than all directions, the minimum-norm solution leaves
+the identity in the others. What depends on the inputs alone, the design, serves every denoiser.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analyses.moments import Moments
+
+__all__ = ["Design", "Fit", "affine_fit", "design"]
+
+
+class Normal(NamedTuple):
+    """What the inputs of some groups of rows contribute to the normal equations."""
+
+    groups: tuple[int, ...]
+    n: int
+    mean: Float[Tensor, " d"]
+    inverse: Float[Tensor, "d d"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The side of the fit that depends on the noisy inputs alone, so that cells share it.
+
+    Rows (draw k, input i) are sorted into groups, so that folds and batches are unions of groups.
+    """
+
+    order: Int[Tensor, " r"]
+    """Row k m + i of each sorted row."""
+    y: Float[Tensor, "r e"]
+    """Sorted inputs minus their mean, and a last column of ones; e = d + 1."""
+    sizes: tuple[int, ...]
+    """Rows of each group."""
+    folds: tuple[Normal, Normal]
+    """Disjoint images."""
+    batches: tuple[Normal, Normal]
+    """Independent halves, for the standard error of the weights."""
+    everything: Normal
+    """All rows."""
+
+
+class Fit(NamedTuple):
+    """One affine fit."""
+
+    weight: Float[Tensor, "d d"]
+    """W_L, from all rows."""
+    weight_error: Float[Tensor, ""]
+    """Frobenius norm of the Monte Carlo error of `weight`."""
+    residual: Float[Tensor, " m"]
+    """|D - fit|^2 / d of each input, out of fold, mean over draws."""
+    variance: Float[Tensor, " m"]
+    """|D - mean D|^2 / d of each input, mean over draws."""
+    predicted: Float[Tensor, "m d"]
+    """Out-of-fold fit at the inputs of draw 0."""
+
+
+def design(y: Float[Tensor, "k m d"], n_points: int) -> Design:
+    """Design of noisy inputs "draws m d", input i showing image i mod `n_points`.
+
+    Folds are the even and the odd images. Where images repeat, they are the whole law, and only
+    the noise differs between repetitions: batches are even and odd repetitions. Otherwise the
+    images are a sample of the law, and batches are the folds.
+    """
+    draws, m, _ = y.shape
+    i, k = torch.arange(m), torch.arange(draws)[:, None]
+    fold = (i % n_points % 2).expand(draws, m)
+    repeats = -(-m // n_points)
+    batch = (k * repeats + i // n_points) % 2 if n_points < m else fold
+    group = (2 * fold + batch).flatten()
+    order = group.argsort(stable=True)
+    sizes = tuple(int(size) for size in group.bincount(minlength=4))
+    rows = y.flatten(0, 1)
+    centred = torch.cat([rows - rows.mean(0), torch.ones(len(rows), 1)], 1)[order]
+    moments = [part.T @ part for part in centred.split(sizes)]
+    return Design(
+        order,
+        centred,
+        sizes,
+        (_normal(moments, (0, 1)), _normal(moments, (2, 3))),
+        (_normal(moments, (0, 2)), _normal(moments, (1, 3)))
+        if n_points < m
+        else (_normal(moments, (0,)), _normal(moments, (3,))),
+        _normal(moments, (0, 1, 2, 3)),
+    )
+
+
+def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k m d"]) -> Fit:
+    """Fit, score and batch error of outputs `out` at the inputs `y` of a design."""
+    draws, m, d = y.shape
+    # One gather and one subtraction: at thousands of rows this is bound by memory, not arithmetic.
+    rows = out.flatten(0, 1)[inputs.order].sub_(y.flatten(0, 1)[inputs.order])
+    parts = list(zip(rows.split(inputs.sizes), inputs.y.split(inputs.sizes), strict=True))
+    cross = [r.T @ z for r, z in parts]
+    first, second = (_solve(cross, normal) for normal in inputs.folds)
+    # In place: `rows` becomes the out-of-fold residual.
+    for (r, z), other in zip(parts, (second, second, first, first), strict=True):
+        r.addmm_(z, other.T, alpha=-1)
+    residual = torch.empty(draws * m, dtype=rows.dtype)
+    residual[inputs.order] = torch.linalg.vector_norm(rows, dim=1).square_()
+    deviation = torch.linalg.vector_norm(out - out.mean((0, 1)), dim=2).square_()
+    drawn = (inputs.order < m).nonzero()[:, 0]
+    predicted = out[0].clone()
+    predicted[inputs.order[drawn]] -= rows[drawn]
+    one, two = (_solve(cross, normal) for normal in inputs.batches)
+    return Fit(
+        torch.eye(d, dtype=rows.dtype) + _solve(cross, inputs.everything)[:, :-1],
+        (one - two)[:, :-1].norm() / 2,
+        residual.view(draws, m).mean(0) / d,
+        deviation.mean(0) / d,
+        predicted,
+    )
+
+
+def _normal(moments: Sequence[Float[Tensor, "e e"]], groups: tuple[int, ...]) -> Normal:
+    """Mean and pseudo-inverse covariance of the inputs of some groups."""
+    total = torch.stack([moments[group] for group in groups]).sum(0)
+    n = int(total[-1, -1])
+    mean = total[:-1, -1] / max(n, 1)
+    cov = total[:-1, :-1] / max(n, 1) - mean[:, None] * mean
+    return Normal(groups, n, mean, _pseudo_inverse(mean, cov))
+
+
+def _pseudo_inverse(mean: Float[Tensor, " d"], cov: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """Inverse covariance: by Cholesky where the rank is full, else on its span alone."""
+    factor, failed = torch.linalg.cholesky_ex(cov)
+    floor = torch.finfo(cov.dtype).eps * len(cov) * cov.diagonal().max()
+    if not failed and factor.diagonal().min().square() > floor:
+        return torch.cholesky_inverse(factor)
+    spectrum = Moments.of_covariance(mean, cov)
+    return spectrum.basis / spectrum.eigenvalues @ spectrum.basis.T
+
+
+def _solve(cross: Sequence[Float[Tensor, "d e"]], normal: Normal) -> Float[Tensor, "d e"]:
+    """Coefficients (V, c) of the fit r = V y + c on the groups of `normal`."""
+    total = torch.stack([cross[group] for group in normal.groups]).sum(0) / max(normal.n, 1)
+    mean = total[:, -1]
+    slope = (total[:, :-1] - mean[:, None] * normal.mean) @ normal.inverse
+    return torch.cat([slope, (mean - slope @ normal.mean)[:, None]], 1)

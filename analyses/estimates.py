@@ -1,0 +1,45 @@
+r"""Means and ratios of means over images, with standard errors that know which images repeat.
+
+Training inputs repeat the N training points when N is smaller than the number of inputs; repeats
+of one image are not independent, so errors come from the sums over each distinct point.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+__all__ = ["by_point", "mean_se", "ratio_se"]
+
+
+def by_point(values: Float[Tensor, "... n"], points: int) -> Float[Tensor, "... p"]:
+    """Sum of `values` over the inputs that show point i mod `points`; "... points"."""
+    n = values.shape[-1]
+    if points >= n:
+        return values
+    whole = n - n % points
+    sums = values[..., :whole].unflatten(-1, (-1, points)).sum(-2)
+    sums[..., : n - whole] += values[..., whole:]
+    return sums
+
+
+def ratio_se(
+    numerator: Float[Tensor, "... n"], denominator: Float[Tensor, "... n"], points: int
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    r"""Ratio of sums :math:`R = \sum a_i / \sum b_i` and its standard error by the delta method.
+
+    :math:`se^2 = \frac{G}{G-1} \sum_g (\sum_{i \in g} (a_i - R b_i))^2 / (\sum b_i)^2` with one
+    group g for each of the G distinct points (those with any b). NaN where that is 0/0.
+    """
+    total = denominator.sum(-1)
+    ratio = numerator.sum(-1) / total
+    spread = by_point(numerator - ratio[..., None] * denominator, points)
+    groups = (by_point(denominator.abs(), points) > 0).sum(-1)
+    return ratio, (groups / (groups - 1) * (spread * spread).sum(-1)).sqrt() / total.abs()
+
+
+def mean_se(
+    values: Float[Tensor, "... n"], points: int, keep: Bool[Tensor, "... n"] | None = None
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Mean over the inputs that `keep` marks (all by default) and its standard error."""
+    kept = torch.ones_like(values) if keep is None else keep.to(values.dtype)
+    return ratio_se(torch.where(kept > 0, values, 0.0), kept, points)

@@ -1,0 +1,137 @@
+r"""The affine map that is closest to a denoiser at one noise level, in closed form.
+
+:math:`W_L, b_L = \arg\min E|Wy + b - D(y;\sigma)|^2` over noisy inputs of a stated law
+(kernels: `analyses.affine`). *Affine R2* is :math:`1 - E|D-fit|^2/E|D-ED|^2`, cross-fitted: the
+images are split in two folds and each is scored by the fit of the other, over all noise draws.
+A weight near W_G (arXiv:2410.24060) is no sign of linearity: it holds for every posterior mean on
+its own training law, so R2 and the residual stand beside it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.affine import Design, Fit, affine_fit, design
+from analyses.cache import SHARED
+from analyses.estimates import ratio_se
+from analyses.labels import INPUTS, Label, dataset, stack, suffixed, tagged
+from analyses.specimen import Specimen, Subset
+
+__all__ = ["distil", "measure", "reference", "weights"]
+
+DIMS = ("sigma", "inputs")
+LABELS = {
+    "affine_r2": Label("variance explained by an affine map, 2-fold cross-fitted by image", DIMS),
+    "affine_residual_rmse": Label(
+        "root of the mean squared residual of the cross-fitted affine map", DIMS, "pixel"
+    ),
+    "weight_distance": Label("|W_L - W_G|_F / |W_G|_F, W_L fitted on all inputs", DIMS),
+    "weight_distance_se": Label(
+        "Monte Carlo error of W_L in the norm of weight_distance, from two batches", DIMS
+    ),
+    "subspace_overlap": Label(
+        "mean squared cosine of the principal angles of the leading modes of W_L and W_G", DIMS
+    ),
+    "weight_asymmetry": Label("|W_L - W_L^T|_F / |W_L|_F", DIMS),
+}
+IMAGE = {
+    "affine_residual_image": Label(
+        "squared residual per pixel of the cross-fitted affine map, mean over draws, held-out",
+        ("sigma", "image"),
+        "pixel2",
+    ),
+    "affine_variance_image": Label(
+        "|D - mean D|^2 per pixel, mean over draws, held-out", ("sigma", "image"), "pixel2"
+    ),
+}
+
+
+def weights(
+    weight: Float[Tensor, "d d"],
+    error: Float[Tensor, ""],
+    wiener: Float[Tensor, "d d"],
+    basis: Float[Tensor, "d q"],
+) -> dict[str, Float[Tensor, ""]]:
+    """How a fitted weight compares with the Wiener filter, whose leading modes are `basis`."""
+    leading = torch.linalg.eigh(weight @ weight.T)[1][:, -basis.shape[1] :]
+    return {
+        "weight_distance": (weight - wiener).norm() / wiener.norm(),
+        "weight_distance_se": error / wiener.norm(),
+        "subspace_overlap": (leading.T @ basis).square().sum() / basis.shape[1],
+        "weight_asymmetry": (weight - weight.T).norm() / weight.norm(),
+    }
+
+
+def distil(specimen: Specimen, law: str, sigma: float, draws: int) -> Fit:
+    """The fit of the specimen's denoiser, once per specimen: other analyses compare with it."""
+
+    def build() -> Fit:
+        _, y, out = specimen.evaluate(law, sigma, draws)
+        return affine_fit(_design(specimen, law, sigma, draws), y, out)
+
+    return specimen.once(("linear_fit", law, sigma, draws), build)
+
+
+def measure(specimen: Specimen, *, draws: int = 16, modes: int = 10) -> xr.Dataset:
+    """Affine fit of the denoiser on `draws` noisy versions of each input.
+
+    `modes` is the number of leading modes compared, at most the rank of the training points.
+    """
+    cells, residual, variance = [], [], []
+    for sigma in specimen.sigmas:
+        fits = [distil(specimen, law, sigma, draws) for law in INPUTS]
+        cells.append(_cell(specimen, sigma, fits, modes))
+        residual.append(fits[INPUTS.index("heldout")].residual.float())
+        variance.append(fits[INPUTS.index("heldout")].variance.float())
+    values = stack(cells) | {
+        "affine_residual_image": torch.stack(residual),
+        "affine_variance_image": torch.stack(variance),
+    }
+    return dataset(specimen.sigmas, values, LABELS | IMAGE)
+
+
+def reference(subset: Subset, *, draws: int = 16, modes: int = 10) -> xr.Dataset:
+    """The same numbers of D_M, the denoiser that has memorized its points completely."""
+    cells = []
+    for sigma in subset.sigmas:
+        fits = []
+        for law in INPUTS:
+            _, y = subset.inputs(law, sigma, draws)
+            out = subset.reference("empirical", law, sigma, draws)
+            fits.append(affine_fit(_design(subset, law, sigma, draws), y, out))
+        cells.append(_cell(subset, sigma, fits, modes))
+    labels = suffixed(LABELS, "empirical", "of the empirical oracle")
+    return dataset(subset.sigmas, tagged(stack(cells), "empirical"), labels)
+
+
+def _design(subset: Subset, law: str, sigma: float, draws: int) -> Design:
+    key = ("design", subset.key[INPUTS.index(law)], subset.stream, law, subset.n_inputs)
+    return SHARED.get(
+        (*key, sigma.hex(), draws),
+        lambda: design(subset.inputs(law, sigma, draws)[1], subset.n_points(law)),
+    )
+
+
+def _cell(subset: Subset, sigma: float, fits: Sequence[Fit], modes: int) -> dict[str, Tensor]:
+    """All numbers of one noise level, by law."""
+    if modes < 1:
+        raise ValueError(f"linear_fit: `modes` must be at least 1, got {modes}.")
+    wiener, basis = subset.gaussian.weight(sigma), subset.moments.basis[:, :modes]
+    cells = []
+    for law, fit in zip(INPUTS, fits, strict=True):
+        points = subset.n_points(law)
+        share, share_se = ratio_se(fit.residual, fit.variance, points)
+        square, square_se = ratio_se(fit.residual, torch.ones_like(fit.residual), points)
+        cells.append(
+            {
+                "affine_r2": 1 - share,
+                "affine_r2_se": share_se,
+                "affine_residual_rmse": square.sqrt(),
+                "affine_residual_rmse_se": square_se / (2 * square.sqrt()),
+            }
+            | weights(fit.weight, fit.weight_error, wiener, basis)
+        )
+    return stack(cells)

@@ -1,0 +1,76 @@
+r"""Mean and covariance of a set of points, as an eigenbasis in float64.
+
+:math:`\mu = \frac1N \sum_i a_i`, :math:`\Sigma = \frac1N \sum_i (a_i-\mu)(a_i-\mu)^T = U
+\mathrm{diag}(\lambda) U^T`, divisor N as in arXiv:2410.24060. A covariance of N <= d points has
+rank N-1 at most, and constant pixels lower it further: directions without variance are left out of
+the basis by a float64 threshold, because a float32 leak there opens the filter at small noise.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analyses.cache import digest
+
+__all__ = ["Moments"]
+
+ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Moments:
+    r"""Mean and nonzero spectrum, largest first, of a distribution on :math:`\mathbb R^d`."""
+
+    mean: Float[Tensor, " d"]
+    """:math:`\\mu`, float64."""
+    eigenvalues: Float[Tensor, " r"]
+    """:math:`\\lambda_1 \\ge \\dots \\ge \\lambda_r > 0`, float64, in squared pixels."""
+    basis: Float[Tensor, "d r"]
+    """:math:`U`, orthonormal columns, float64."""
+
+    @classmethod
+    def of_points(cls, points: Float[Tensor, "n d"]) -> "Moments":
+        """Moments of `points` "n d": thin SVD of the centred points if n <= d, else an eigh."""
+        points = points.double()
+        n, d = points.shape
+        mean = points.mean(0)
+        if n > d:
+            cov = torch.zeros(d, d, dtype=torch.float64)
+            for rows in points.split(ROWS):
+                cov += (rows - mean).T @ (rows - mean)
+            return cls.of_covariance(mean, cov / n)
+        _, s, vt = torch.linalg.svd(points - mean, full_matrices=False)
+        # Rounding of the mean itself can leave a spurious n-th direction of size eps * |points|.
+        floor = torch.finfo(s.dtype).eps * max(n, d) * max(s.max(), points.abs().max())
+        return cls(mean, s[s > floor] ** 2 / n, vt[s > floor].T.contiguous())
+
+    @classmethod
+    def of_covariance(cls, mean: Float[Tensor, " d"], cov: Float[Tensor, "d d"]) -> "Moments":
+        """Moments of a known mean " d" and covariance "d d" (exact for synthetic data)."""
+        values, vectors = torch.linalg.eigh(cov.double())
+        floor = torch.finfo(values.dtype).eps * len(values) * values.abs().max()
+        keep = (values > floor).nonzero()[:, 0].flip(0)
+        return cls(mean.double(), values[keep], vectors[:, keep].contiguous())
+
+    @property
+    def dim(self) -> int:
+        """d, the number of pixels."""
+        return len(self.mean)
+
+    @property
+    def rank(self) -> int:
+        """r, the number of directions with variance."""
+        return len(self.eigenvalues)
+
+    @property
+    def cov(self) -> Float[Tensor, "d d"]:
+        r""":math:`\Sigma = U \mathrm{diag}(\lambda) U^T`, built at each call."""
+        return self.basis * self.eigenvalues @ self.basis.T
+
+    @cached_property
+    def digest(self) -> str:
+        """Content hash, part of every cache key that depends on these moments."""
+        return digest(self.mean, self.eigenvalues, self.basis)

@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+from analyses import memorization, samples
+from tests.analyses.specimens import draw_points, make_specimen, make_subset, wrapped
+
+
+def test_the_two_nearest_points_are_those_of_a_full_search():
+    x, points = draw_points(50, seed=4), draw_points(30)
+    near = memorization.nearest_two(x, points)
+    distance, index = torch.cdist(x, points).sort(1)
+    torch.testing.assert_close(near.first, distance[:, 0])
+    torch.testing.assert_close(near.second, distance[:, 1])
+    assert torch.equal(near.index, index[:, 0])
+
+
+def test_a_copy_is_at_distance_zero_exactly():
+    points = 100 + draw_points(30)
+    assert (memorization.nearest_two(points, points).first == 0).all()
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    x, points = draw_points(50, seed=4), draw_points(30)
+    whole = memorization.nearest_two(x, points)
+    monkeypatch.setattr(memorization, "ROWS", 200)
+    for a, b in zip(memorization.nearest_two(x, points), whole, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_one_point_has_no_second_neighbour():
+    with pytest.raises(ValueError, match="at least 2 distinct points, got 1"):
+        memorization.nearest_two(draw_points(3), draw_points(1))
+
+
+def test_training_points_that_are_all_the_same_are_an_error():
+    subset = make_subset()
+    subset.train = subset.train[:1].repeat(5, 1)
+    with pytest.raises(ValueError, match="at least 2 distinct points, got 1"):
+        memorization.reference(subset, samples=4)
+
+
+@pytest.mark.parametrize(("distance", "memorized"), [(0.2, 1.0), (0.25, 0.0), (0.3, 0.0)])
+def test_a_third_is_meant_of_distances_not_of_their_squares(distance, memorized):
+    """On a segment of length 1: r = t / (1 - t), which is 1/3 at t = 1/4."""
+    subset = make_subset(n=2)
+    a, b = subset.train
+    place = a + distance * (b - a)
+    specimen = wrapped(subset, lambda y, sigma: place.expand_as(y))
+    found = memorization.measure(specimen, samples=4, threshold=1 / 3 - 1e-9)
+    assert float(found.memorized_fraction) == memorized
+    assert found.nearest_ratio.values == pytest.approx(distance / (1 - distance), rel=1e-6)
+    assert float(found.memorization_auc) == pytest.approx(1 - distance / (1 - distance))
+    score = distance * float((b - a).norm() / place.norm())
+    assert float(found.generalization_score) == pytest.approx(score)
+
+
+def test_the_interval_is_wide_where_nothing_was_found():
+    found = memorization.measure(make_specimen("gaussian_pool"), samples=30, threshold=1e-6)
+    assert float(found.memorized_fraction) == float(found.memorized_fraction_low) == 0
+    assert float(found.memorized_fraction_high) == pytest.approx(1.96**2 / (30 + 1.96**2))
+
+
+def test_the_gaussian_null_is_what_the_sampler_of_the_gaussian_denoiser_converges_to():
+    subset = make_subset(n=3)
+    null = memorization.reference(subset, samples=200)
+    found = memorization.measure(make_specimen("gaussian", n=3), samples=200, steps=160)
+    assert float(null.memorized_fraction_null_gaussian) > 0.05
+    assert float(found.memorized_fraction) == pytest.approx(
+        float(null.memorized_fraction_null_gaussian), abs=0.02
+    )
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, 1.5])
+def test_a_threshold_outside_of_zero_and_one_is_refused(threshold):
+    for function in (memorization.measure, memorization.reference):
+        with pytest.raises(ValueError, match=r"`threshold` must be in \(0, 1\)"):
+            function(make_specimen("gaussian"), threshold=threshold)
+
+
+def test_the_samples_shown_are_those_that_are_counted():
+    specimen = make_specimen("empirical")
+    shown = samples.measure(specimen, shown=5, samples=30).samples
+    found = memorization.measure(specimen, samples=30)
+    assert shown.shape == (5, 6)
+    nearest = specimen.train[found.nearest_index.values[:5]]
+    distance = (torch.tensor(shown.values) - nearest).norm(dim=1)
+    assert distance.tolist() == pytest.approx(found.nearest_distance.values[:5].tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("shown", [0, 31])
+def test_more_samples_than_there_are_cannot_be_shown(shown):
+    with pytest.raises(ValueError, match=r"`shown` must be in \[1, samples=30\]"):
+        samples.measure(make_specimen("gaussian"), shown=shown, samples=30)
