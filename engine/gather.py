@@ -197,7 +197,7 @@ def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]
         sizes[at], flops[at] = facts["sizes"][key]
     kimg, n_train = np.array(sweep.kimg), np.array(sweep.axes["n_train"])
     d = math.prod(facts["data"]["shape"])
-    images = np.ceil(np.round(kimg * 1000) / batch) * batch
+    images = np.ceil(np.round(kimg * 1000, 6) / batch) * batch
     forward = xr.DataArray(flops, dims=dims)
     seen = xr.DataArray(images, dims="kimg")
     added = {

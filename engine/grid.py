@@ -108,12 +108,6 @@ def cube_dim(axis: str) -> str:
     return axis.replace(".", "_")
 
 
-def steps_at(kimg: float, batch: int) -> int:
-    """Optimiser steps after which the snapshot `kimg` is taken: ceil(1000 kimg / batch)."""
-    images = round(kimg * 1000)
-    return -(-images // batch)
-
-
 def parse_address(address: str) -> dict[str, str]:
     """Axis to written value; the reverse of `Point.address` up to types."""
     return dict(part.split("=", 1) for part in address.split(","))
@@ -131,5 +125,5 @@ def to_json(point: Point) -> str:
 
 __all__ = [
     "STANDARD_AXES", "SUBSET_AXES", "Cell", "Point", "Subset", "Trial", "cells", "cube_dim",
-    "moment", "steps_at", "subsets", "trials",
+    "moment", "subsets", "trials",
 ]

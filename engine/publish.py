@@ -3,7 +3,6 @@
 Needs the store alone: no torch, no Ray, no data, so it works on a copy of the folder on a laptop.
 """
 
-import io
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -86,6 +85,7 @@ def draw(store: Store) -> dict[str, str]:
     from analyses.figures import FIGURES as figures
     from analyses.figures import plotted
     from analyses.findings import as_text, findings
+    from analyses.style import render
 
     cube, boundaries = export.read(store)
     missing = {}
@@ -96,17 +96,11 @@ def draw(store: Store) -> dict[str, str]:
             missing[name] = str(error)
             continue
         for kind in ("png", "pdf"):
-            store.files.write(f"{FIGURES}/{name}.{kind}", _rendered(picture, kind))
+            store.files.write(f"{FIGURES}/{name}.{kind}", render(picture, kind))
         store.files.write(f"{FIGURES}/{name}.csv", numbers.to_csv(index=False).encode())
     store.files.write(FINDINGS, as_text(findings(cube, boundaries)).encode())
     return missing
 
-
-def _rendered(picture: Any, kind: str) -> bytes:
-    sink = io.BytesIO()
-    metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
-    picture.savefig(sink, format=kind, dpi=150, metadata=metadata)
-    return sink.getvalue()
 
 
 def gather_at(path: str, to: str = "netcdf") -> str:

@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict
 
 import trainables
 from analyses.registry import ANALYSES, Analysis
-from engine.grid import Trial, steps_at, trials
+from engine.grid import Trial, trials
 from engine.spec import SpecError, Sweep, canonical, digest, nearest
 from trainables.architectures import ARCHITECTURES, forward_flops, n_params
 from trainables.datasets import DATASETS
 from trainables.datasets.data import Data
 from trainables.datasets.data import load as load_data
 from trainables.denoiser import PRECONDITIONINGS
-from trainables.train import TrainConfig
+from trainables.train import TrainConfig, steps_at
 
 
 class _Record(BaseModel):

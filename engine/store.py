@@ -111,8 +111,8 @@ class Store:
         try:
             (size,) = struct.unpack_from("<Q", data)
             header = json.loads(data[8 : 8 + size])
-            return safetensors.numpy.load(data), header.get("__metadata__", {})
-        except (struct.error, ValueError, safetensors.SafetensorError) as error:
+            return safetensors.numpy.load(data), json.loads(header["__metadata__"]["header"])
+        except (struct.error, ValueError, KeyError, safetensors.SafetensorError) as error:
             raise ValueError(f"{self.folder}/{path} is not a whole safetensors file") from error
 
     def write_tensors(
@@ -120,7 +120,9 @@ class Store:
     ) -> None:
         """Replace a safetensors file."""
         contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()}
-        self.files.write(path, safetensors.numpy.save(contiguous, metadata=dict(header)))
+        # One entry: safetensors writes several in an arbitrary order, and equal files must be equal.
+        metadata = {"header": json.dumps(dict(header), sort_keys=True)}
+        self.files.write(path, safetensors.numpy.save(contiguous, metadata=metadata))
 
     # Pieces --------------------------------------------------------------------------------------
 

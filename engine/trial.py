@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from engine.grid import Cell, Trial, moment, steps_at
+from engine.grid import Cell, Trial, moment
 from engine.job import Job, training_points, use_threads
 from engine.store import checkpoint_path, snapshot_path
 from trainables.datasets.data import Data
 from trainables.denoiser import EDM, loss
 from trainables.noise import lognormal
 from trainables.streams import stream
-from trainables.train import Snapshot, TrainConfig, Training, train
+from trainables.train import Snapshot, TrainConfig, Training, steps_at, train
 
 HEARTBEAT = 15.0
 """Seconds between signs of life in trial.json."""

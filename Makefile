@@ -1,0 +1,39 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv first.
+# A GPU build of torch: `make venv TORCH_INDEX=` takes the platform's default wheel (CUDA on Linux).
+PYTHON ?= python3
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+VENV := .venv
+BIN := $(VENV)/bin
+PINS := .ci/constraints.txt
+TORCH := $(shell grep '^torch==' $(PINS))
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: venv demo test lint benchmark clean
+
+venv: $(VENV)/.installed
+
+# The CPU wheel where its index answers; the package index's own wheel of the same version otherwise.
+$(VENV)/.installed: pyproject.toml $(PINS)
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) '$(TORCH)' 2>/dev/null || echo "no CPU build of $(TORCH) at $(TORCH_INDEX): taking the package index's own")
+	$(BIN)/python -m pip install --quiet -c $(PINS) '$(TORCH)'
+	$(BIN)/python -m pip install --quiet -c $(PINS) -e '.[dev]'
+	touch $@
+
+demo: venv
+	$(BIN)/diffphase run sweeps/quickstart.yaml
+
+test: venv
+	$(BIN)/python -m pytest -q
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+benchmark: venv
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/efficiency.py
+
+clean:
+	rm -rf $(VENV) results

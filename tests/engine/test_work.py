@@ -1,0 +1,288 @@
+"""Trials, analyses and cube in one process: what is computed once, resumed, recomputed, refused."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine import grid
+from engine.grid import Cell
+from engine.pieces import Piece, Variable
+from engine.resolve import load
+from engine.spec import SpecError
+from engine.store import checkpoint_path, piece_path, snapshot_path
+from engine.trial import TrialFailed, train_trial
+from engine.work import DONE, FAILED, PENDING
+from tests.engine.helpers import VOLATILE, compute, contents, cube_of, job_of, prepared
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished store of the tiny sweep, not to be changed."""
+    from tests.engine.helpers import TINY
+
+    storage = tmp_path_factory.mktemp("whole")
+    ready = prepared(TINY, storage)
+    compute(ready)
+    return ready
+
+
+def grown(tiny, storage, **changes):
+    """The tiny sweep with changed keys, over a copy-free fresh look at the same storage."""
+    return prepared({**tiny, **changes}, storage)
+
+
+def test_everything_is_done_once(tiny, tmp_path):
+    ready = prepared(tiny, tmp_path)
+    done = compute(ready)
+    assert len(done) == len(set(done)) == 4 * 2 + 4 * 2 * 6 + 2 * 5
+    assert (ready.survey().cells() == DONE).all()
+    before = contents(tmp_path, "*.arrow")
+    assert compute(ready) == []
+    assert contents(tmp_path, "*.arrow") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "trained", "cells"),
+    [
+        ({"kimg": [1, 2, 3]}, 4, 4),
+        ({"kimg": [1, 1.5, 2]}, 4, 4),
+        ({"axes": {"width": [64, 96, 128], "n_train": [8, 16]}}, 4, 4),
+        ({"axes": {"width": [64, 96], "n_train": [8, 16], "seed": [0, 1]}}, 8, 8),
+    ],
+)
+def test_growing_an_axis_computes_only_what_is_new_and_changes_no_byte(
+    tiny, tmp_path, change, trained, cells
+):
+    compute(prepared(tiny, tmp_path))
+    before = contents(tmp_path, "*.arrow") | contents(tmp_path, "kimg*.safetensors")
+    ready = grown(tiny, tmp_path, **change)
+    done = compute(ready)
+    assert sum(kind == "train" for kind, *_ in done) == trained
+    assert len({at for kind, at, _ in done if kind == "analyse"}) == cells
+    after = contents(tmp_path, "*.arrow") | contents(tmp_path, "kimg*.safetensors")
+    assert {name: after[name] for name in before} == before
+    assert (ready.survey().cells() == DONE).all()
+
+
+def test_a_snapshot_between_stored_ones_equals_the_one_trained_on_the_way(tiny, tmp_path):
+    compute(prepared(tiny, tmp_path / "later"), analyses=[])
+    compute(grown(tiny, tmp_path / "later", kimg=[1, 1.5, 2]), analyses=[])
+    compute(grown(tiny, tmp_path / "at once", kimg=[1, 1.5, 2]), analyses=[])
+    later, once = (contents(tmp_path / n, "kimg*.safetensors") for n in ("later", "at once"))
+    assert later == once and len(once) == 12
+
+
+def test_more_samples_recompute_that_analysis_alone(tiny, tmp_path):
+    compute(prepared(tiny, tmp_path))
+    before = contents(tmp_path, "*.arrow")
+    analyses = {**tiny["analyses"], "memorization": {"samples": 24, "steps": 4}}
+    ready = grown(tiny, tmp_path, analyses=analyses)
+    todo = ready.survey()
+    assert todo.stale["memorization"] == 4 * 2 + 2
+    assert not todo.to_train()
+    assert {name for _, names in todo.to_analyse() for name in names} == {"memorization"}
+    compute(ready)
+    after = contents(tmp_path, "*.arrow")
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {name for name in before if "memorization" in name}
+
+
+def test_removing_values_shrinks_the_cube_and_deletes_nothing(tiny, tmp_path):
+    compute(prepared(tiny, tmp_path))
+    before = contents(tmp_path, "*.arrow")
+    cube = cube_of(grown(tiny, tmp_path, axes={"width": [64], "n_train": [8]}, kimg=[2]))
+    assert cube["memorized_fraction"].size == 1 and cube["memorized_fraction"].notnull().all()
+    assert contents(tmp_path, "*.arrow") == before
+
+
+def test_other_training_under_stored_trials_is_refused_naming_both_values(tiny, tmp_path):
+    from engine.run import record_run
+
+    ready = prepared(tiny, tmp_path)
+    record_run(ready, "test")
+    compute(ready, analyses=[])
+    training = {**tiny["training"], "lr": 1e-3}
+    with pytest.raises(SpecError, match=r"training.lr: stored 0.004, now 0.001\n.*new name"):
+        grown(tiny, tmp_path, training=training)
+    for harmless in ({"question": "?"}, {"resources": {"concurrency": 1}}, {"kimg": [1]}):
+        grown(tiny, tmp_path, **harmless)
+
+
+def test_a_killed_training_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
+    tiny = {**tiny, "axes": {"width": [64], "n_train": [8]}, "resources": {"checkpoint_seconds": 1e-6}}
+    whole, killed = prepared(tiny, tmp_path / "whole"), prepared(tiny, tmp_path / "killed")
+    compute(whole, analyses=[])
+    (trial, kimg), = killed.survey().to_train()
+    real, calls = killed.store.files.write, []
+
+    def write(name, data):
+        calls.append(name)
+        if len(calls) == 8:
+            raise KeyboardInterrupt  # as sudden as a kill for the code that writes
+        real(name, data)
+
+    monkeypatch.setattr(killed.store.files, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        list(train_trial(job_of(killed), load(killed.sweep, "x"), trial, kimg))
+    monkeypatch.undo()
+    assert 0 < int(killed.store.read_tensors(checkpoint_path(trial))[1]["step"]) < 8
+    compute(killed, analyses=[])
+    for k in kimg:
+        path = snapshot_path(Cell(trial, k))
+        assert whole.store.files.read(path) == killed.store.files.read(path)
+
+
+def test_a_torn_checkpoint_costs_time_and_no_numbers(tiny, tmp_path):
+    ready = prepared({**tiny, "kimg": [1]}, tmp_path / "a")
+    compute(ready, analyses=[])
+    trial = ready.survey().trials[0]
+    path = checkpoint_path(trial)
+    ready.store.files.write(path, ready.store.files.read(path)[:100])
+    compute(grown(tiny, tmp_path / "a"), analyses=[])
+    compute(prepared(tiny, tmp_path / "b"), analyses=[])
+    assert contents(tmp_path / "a", "kimg*.safetensors") == contents(tmp_path / "b", "kimg*.safetensors")
+    assert "trained again from the start" in ready.store.trial_record(trial)["note"]
+
+
+def test_a_diverging_training_is_a_failed_cell_with_its_reason(tiny, tmp_path):
+    axes = {"width": [64], "n_train": [8], "training.lr": [4e-3, 1e30]}
+    training = {k: v for k, v in tiny["training"].items() if k != "lr"}
+    ready = prepared({**tiny, "axes": axes, "training": training}, tmp_path)
+    job, data = job_of(ready), load(ready.sweep, "x")
+    work = ready.survey().to_train()
+    list(train_trial(job, data, *work[0]))
+    with pytest.raises(TrialFailed, match=r"training.lr=1e\+30: The training loss is not finite"):
+        list(train_trial(job, data, *work[1]))
+    compute(ready)
+    cube = cube_of(ready)
+    assert cube["status"].sel(training_lr=4e-3).values.ravel().tolist() == [DONE, DONE]
+    assert cube["status"].sel(training_lr=1e30).values.ravel().tolist() == [FAILED, FAILED]
+    assert "not finite" in str(cube["error"].sel(training_lr=1e30).values.ravel()[-1])
+    assert not ready.survey().to_train()
+    assert len(ready.survey(retry_failed=True).to_train()) == 1
+
+
+def test_an_analysis_that_raises_fails_alone(tiny, tmp_path, monkeypatch):
+    from analyses.registry import ANALYSES
+
+    ready = prepared({**tiny, "axes": {"width": [64], "n_train": [8]}}, tmp_path)
+
+    def broken(specimen, **options):
+        raise ArithmeticError("no such number")
+
+    analysis = ANALYSES["linearity"]
+    monkeypatch.setitem(ANALYSES, "linearity", type(analysis)(**{**vars(analysis), "measure": broken}))
+    compute(ready)
+    monkeypatch.undo()
+    cube = cube_of(ready)
+    assert (cube["status"] == FAILED).all()
+    assert "linearity: ArithmeticError: no such number" in str(cube["error"].values.ravel()[0])
+    assert cube["denoiser_rmse"].notnull().all()
+    assert "linearity_cosine" not in cube
+    assert not ready.survey().to_analyse()
+    assert {n for _, names in ready.survey(retry_failed=True).to_analyse() for n in names} == {"linearity"}
+
+
+def test_a_lost_piece_is_one_hole_and_its_neighbours_stay(whole):
+    cell = Cell(whole.survey().trials[1], 2)
+    lost = whole.store.files.read(piece_path(cell, "gaussian"))
+    full = cube_of(whole)
+    whole.store.files.delete(piece_path(cell, "gaussian"))
+    holed = cube_of(whole)
+    whole.store.files.write(piece_path(cell, "gaussian"), lost)
+    at = dict(cell.trial.coordinates) | {"kimg": 2}
+    assert holed["status"].sel(at) == PENDING
+    assert holed["denoiser_rmse"].sel(at).isnull().all()
+    assert int(holed["denoiser_rmse"].isnull().sum()) == full["denoiser_rmse"].sel(at).size
+    rest = xr.where(full["status"].notnull() & (holed["status"] == DONE), full["memorized_fraction"], np.nan)
+    assert rest.notnull().sum() == 7
+
+
+def test_a_torn_piece_is_computed_again(tiny, tmp_path):
+    ready = prepared(tiny, tmp_path)
+    compute(ready)
+    before = contents(tmp_path, "*.arrow")
+    path = piece_path(Cell(ready.survey().trials[0], 1), "samples")
+    ready.store.files.write(path, ready.store.files.read(path)[:50])
+    assert compute(ready) == [("analyse", str(Cell(ready.survey().trials[0], 1)), "samples")]
+    assert contents(tmp_path, "*.arrow") == before
+
+
+def test_the_cube_has_the_names_and_dims_of_the_contract(whole):
+    cube = cube_of(whole)
+    across = ("width", "n_train", "seed", "draw", "split", "kimg")
+    assert cube["status"].dims == across and (cube["status"] == DONE).all()
+    expected = {
+        "train_loss": ("sigma",), "heldout_loss": ("sigma",), "heldout_loss_gaussian": ("sigma",),
+        "linearity_cosine_centred": ("sigma", "inputs"), "affine_r2": ("sigma", "inputs"),
+        "linearity_cosine_centred_empirical": ("sigma", "inputs"),
+        "weight_distance": ("sigma", "inputs"), "subspace_overlap": ("sigma", "inputs"),
+        "denoiser_rmse": ("sigma", "reference", "inputs"), "memorized_fraction": (),
+        "memorized_fraction_null_gaussian": (), "generalization_score": (), "memorization_auc": (),
+        "nearest_ratio": ("sample",), "samples": ("sample", "pixel"), "kappa": ("sigma",),
+        "n_eff": ("sigma",), "train_seconds": (), "analysis_seconds": (),
+    }
+    for name, own in expected.items():
+        assert set(cube[name].dims) == {*across, *own}, name
+        assert cube[name].attrs["long_name"] and cube[name].attrs["units"], name
+    assert cube["train_eigenvalues"].dims == ("n_train", "draw", "split", "mode")
+    assert cube["exposure"].dims == ("sigma",)
+    assert cube["n_params"].dims == ("width",) and cube["epochs"].dims == ("kimg", "n_train")
+    assert cube["samples"].sizes["sample"] == 16
+    assert cube["samples"].isel(sample=slice(8)).notnull().all()
+    assert cube["samples"].isel(sample=slice(8, None)).isnull().all()
+    missing = [n for n, v in cube.data_vars.items() if n != "config_json" and not v.attrs.get("long_name")]
+    assert not missing
+
+
+def test_every_sigma_resolved_mean_has_its_standard_error(whole):
+    cube = cube_of(whole)
+    for name in ("train_loss", "heldout_loss", "linearity_cosine_centred", "affine_r2", "denoiser_rmse"):
+        assert (cube[f"{name}_se"] >= 0).all(), name
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_every_piece_lands_in_its_cell_in_any_order_and_a_lost_one_is_nan(tmp_path_factory, data):
+    from engine.gather import Cube
+    from engine.spec import parse
+
+    widths = data.draw(st.lists(st.integers(1, 500), min_size=1, max_size=3, unique=True))
+    kimg = data.draw(st.lists(st.floats(0.1, 100), min_size=1, max_size=3, unique=True).map(sorted))
+    sweep = parse(
+        {"name": "x", "data": {"name": "d"}, "backbone": {"name": "b"}, "kimg": kimg, "sigmas": [1, 2],
+         "axes": {"width": widths, "n_train": [2, 4]}, "analyses": ["a"]}, "x",
+    )
+    cells = data.draw(st.permutations(list(grid.cells(sweep))))
+    lost = data.draw(st.sets(st.sampled_from(cells)))
+    cube = Cube(sweep)
+    names = tuple(grid.cube_dim(a) for a in cube.axes)
+    value = {cell: float(i) for i, cell in enumerate(cells)}
+    for cell in cells:
+        if cell not in lost:
+            piece = Piece({"v": Variable(("sigma",), np.array([value[cell], -1.0]), {})}, {}, "f")
+            cube.put(piece, cube.index([*cell.trial.coordinates, ("kimg", cell.kimg)]), names)
+    if len(lost) < len(cells):
+        dims, array, _ = cube.arrays["v"]
+        found = xr.DataArray(array, dims=dims, coords={"width": sorted(widths), "n_train": [2, 4],
+                                                       "kimg": kimg, "seed": [0], "draw": [0], "split": ["a"]})
+        for cell in cells:
+            at = found.sel(dict(cell.trial.coordinates) | {"kimg": cell.kimg}).values
+            assert (np.isnan(at).all() if cell in lost else at[0] == value[cell])
+
+
+def test_two_stores_of_one_sweep_give_identical_cubes(tiny, tmp_path, whole):
+    ready = prepared(tiny, tmp_path)
+    compute(ready)
+    xr.testing.assert_identical(cube_of(ready).drop_vars(VOLATILE), cube_of(whole).drop_vars(VOLATILE))
+
+
+def test_float64_training_is_stored_as_float64(tiny, tmp_path):
+    ready = prepared({**tiny, "numerics": {"precision": "float64"}, "kimg": [1]}, tmp_path)
+    compute(ready, analyses=["generalization"])
+    tensors, _ = ready.store.read_tensors(snapshot_path(Cell(ready.survey().trials[0], 1)))
+    assert {a.dtype for a in tensors.values()} == {np.dtype(np.float64)}
+    assert torch.get_default_dtype() == torch.float32
