@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from analyses.registry import measure_all, reference_all
 from analyses.moments import Moments
-from analyses.specimen import Specimen, Subset as Points
+from analyses.registry import measure_all, reference_all
+from analyses.specimen import Specimen
+from analyses.specimen import Subset as Points
 from engine.grid import Cell, Subset
 from engine.job import Job, use_threads
 from engine.pieces import Piece, Variable
@@ -25,7 +26,9 @@ from trainables.datasets.data import Data
 from trainables.streams import stream
 
 
-def analyse(job: Job, data: Data, at: Cell | Subset, group: str, names: Sequence[str]) -> dict[str, Any]:
+def analyse(
+    job: Job, data: Data, at: Cell | Subset, group: str, names: Sequence[str]
+) -> dict[str, Any]:
     """Measure the named analyses of one group at one cell (or subset), store what they give.
 
     An analysis that raises fails alone: its receipt holds the reason, the others are stored.
@@ -45,9 +48,19 @@ def analyse(job: Job, data: Data, at: Cell | Subset, group: str, names: Sequence
             receipts[name] |= errors[name]
         else:
             job.store.write_piece(at, name, to_piece(results[name], print_))
-    receipt = {"analyses": receipts, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    receipt = {
+        "analyses": receipts,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "time": time.time(),
+    }
     job.store.write_receipt(at, group, receipt)
-    return {"at": at, "group": group, "errors": {n: e["error"] for n, e in errors.items()}, "seconds": seconds}
+    return {
+        "at": at,
+        "group": group,
+        "errors": {n: e["error"] for n, e in errors.items()},
+        "seconds": seconds,
+    }
 
 
 def _measure(
@@ -55,7 +68,8 @@ def _measure(
 ) -> tuple[dict[str, xr.Dataset], float, dict[str, dict[str, str]]]:
     """Results, seconds per analysis, and errors of those that raised."""
     options = {name: job.facts.analyses[name].options for name in names}
-    start = time.perf_counter()
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    start = clock()
     errors: dict[str, dict[str, str]] = {}
     if isinstance(at, Cell):
         subject, every = _specimen(job, data, at), measure_all
@@ -76,7 +90,7 @@ def _measure(
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 errors[name] = {"error": reason, "traceback": traceback.format_exc()}
-    return results, (time.perf_counter() - start) / len(names), errors
+    return results, (clock() - start) / len(names), errors
 
 
 def _specimen(job: Job, data: Data, cell: Cell) -> Specimen:
@@ -134,13 +148,18 @@ def load_denoiser(
     if header.get("fingerprint") != job.prints["snapshot"]:
         raise ValueError(
             f"{job.store.folder}/{snapshot_path(cell)} is of another training: fingerprint"
-            f" {header.get('fingerprint')!r}, wanted {job.prints['snapshot']!r}; delete it to train again"
+            f" {header.get('fingerprint')!r}, wanted {job.prints['snapshot']!r};"
+            " delete it to train again"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = job.denoiser(cell.trial, device).eval()
     prefix = f"{weights}."
     module.load_state_dict(
-        {k.removeprefix(prefix): torch.from_numpy(v.copy()) for k, v in tensors.items() if k.startswith(prefix)}
+        {
+            k.removeprefix(prefix): torch.from_numpy(v.copy())
+            for k, v in tensors.items()
+            if k.startswith(prefix)
+        }
     )
 
     @torch.inference_mode()

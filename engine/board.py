@@ -1,7 +1,7 @@
 """TensorBoard: one run per trial with scalars against kimg, sample grids and hyper-parameters.
 
-Derived from the pieces: a trial that goes on after a crash is written again from what is stored, so
-nothing is doubled. TensorBoard is for looking; the cube is the data.
+Derived from the pieces: a trial that goes on after a crash is written again from what is stored,
+so nothing is doubled. TensorBoard is for looking; the cube is the data.
 """
 
 import shutil
@@ -61,7 +61,9 @@ class Board:
             writer.add_scalar(tag, value, self.step(cell.kimg))
         if "samples" in found and "memorization" in found:
             picture = self._pictures(cell.trial, found["samples"], found["memorization"])
-            writer.add_image("samples/beside nearest training image", picture, self.step(cell.kimg))
+            writer.add_image(
+                "samples/beside nearest training image", picture, self.step(cell.kimg)
+            )
         self.left[cell.trial].discard(cell.kimg)
         if not self.left[cell.trial]:
             self._close(cell.trial, scalars)
@@ -86,10 +88,14 @@ class Board:
 
     def _scalars(self, cell: Cell, pieces: Mapping[str, Piece]) -> dict[str, float]:
         record = self.job.store.trial_record(cell.trial)["snapshots"].get(moment(cell.kimg), {})
-        scalars = {f"loss/{n}": record[n] for n in ("stream_loss", "heldout_stream_loss") if n in record}
+        scalars = {
+            f"loss/{n}": record[n] for n in ("stream_loss", "heldout_stream_loss") if n in record
+        }
         for name in ("memorized_fraction", "memorization_auc", "generalization_score"):
             if "memorization" in pieces:
-                scalars[f"memorization/{name}"] = float(pieces["memorization"].variables[name].values)
+                scalars[f"memorization/{name}"] = float(
+                    pieces["memorization"].variables[name].values
+                )
         wanted = {
             "linearity": ("linearity_cosine_centred",),
             "gaussian": ("denoiser_rmse",),
@@ -99,7 +105,9 @@ class Board:
         for analysis, names in wanted.items():
             for name in names if analysis in pieces else ():
                 values = self._at(pieces[analysis], name)
-                scalars |= {f"{name}/sigma={self.job.sweep.sigmas[i]:.3g}": v for i, v in values.items()}
+                scalars |= {
+                    f"{name}/sigma={self.job.sweep.sigmas[i]:.3g}": v for i, v in values.items()
+                }
         return {tag: value for tag, value in scalars.items() if np.isfinite(value)}
 
     def _at(self, piece: Piece, name: str) -> dict[int, float]:
@@ -120,11 +128,15 @@ class Board:
         train = self.data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"])
         nearest = train[memorization.variables["nearest_index"].values[: len(shown)].astype(int)]
         scale = max(1, -(-LEAST_PIXELS // max(shape[1:])))
-        tiles = np.concatenate([shown, np.zeros((len(shown), shape[0], shape[1], 1)), nearest], axis=3)
+        tiles = np.concatenate(
+            [shown, np.zeros((len(shown), shape[0], shape[1], 1)), nearest], axis=3
+        )
         tiles = np.pad(tiles, [(0, 0), (0, 0), (0, 1), (0, 1)], constant_values=1.0)
         columns = max(1, int(np.sqrt(len(tiles))))
         rows = len(tiles) // columns
         grid = tiles[: rows * columns].reshape(rows, columns, *tiles.shape[1:])
-        picture = grid.transpose(2, 0, 3, 1, 4).reshape(shape[0], rows * tiles.shape[2], columns * tiles.shape[3])
+        picture = grid.transpose(2, 0, 3, 1, 4).reshape(
+            shape[0], rows * tiles.shape[2], columns * tiles.shape[3]
+        )
         # A fixed range: stretching each image by itself would make faint ones look finished.
         return np.clip((picture + 1) / 2, 0, 1).repeat(scale, axis=1).repeat(scale, axis=2)

@@ -22,7 +22,9 @@ app = typer.Typer(
 )
 STORAGE = "results"
 
-SweepArgument = Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped sweep.")]
+SweepArgument = Annotated[
+    str, typer.Argument(help="A sweep file, or the name of a shipped sweep.")
+]
 PathArgument = Annotated[str, typer.Argument(help="The folder of a sweep: <storage>/<sweep>.")]
 Storage = Annotated[str, typer.Option(help="Folder or URI under which the sweep's folder lies.")]
 Set = Annotated[
@@ -48,20 +50,26 @@ def find(sweep: str, overrides: list[str] | None) -> tuple[Sweep, str]:
     if not path.suffix and not path.exists():
         if sweep not in sweeps.names():
             hint = nearest(sweep, sweeps.names())
-            raise SpecError(f"no sweep {sweep!r}{hint}; shipped: {', '.join(sweeps.names())}; or give a path")
+            raise SpecError(
+                f"no sweep {sweep!r}{hint}; shipped: {', '.join(sweeps.names())}; or give a path"
+            )
         path = sweeps.FOLDER / f"{sweep}.yaml"
     return load_sweep(path, overrides or ()), str(path)
 
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="datasets, architectures, analyses or sweeps; all if left out.")] = "",
+    kind: Annotated[
+        str, typer.Argument(help="datasets, architectures, analyses or sweeps; all if left out.")
+    ] = "",
 ) -> None:
     """What is registered, one line each."""
     from engine.listing import KINDS, lines
 
     if kind and kind not in KINDS:
-        raise SpecError(f"list: unknown kind {kind!r}{nearest(kind, KINDS)}; allowed: {', '.join(KINDS)}")
+        raise SpecError(
+            f"list: unknown kind {kind!r}{nearest(kind, KINDS)}; allowed: {', '.join(KINDS)}"
+        )
     for each in [kind] if kind else KINDS:
         if not kind:
             print(f"{each}:")
@@ -70,7 +78,9 @@ def list_(
 
 
 @app.command()
-def plan(sweep: SweepArgument, storage: Storage = STORAGE, set_: Set = None, as_json: Json = False) -> None:
+def plan(
+    sweep: SweepArgument, storage: Storage = STORAGE, set_: Set = None, as_json: Json = False
+) -> None:
     """Trials, cells and cost of what is missing; starts nothing."""
     from engine.listing import planned
     from engine.run import prepare
@@ -83,9 +93,13 @@ def plan(sweep: SweepArgument, storage: Storage = STORAGE, set_: Set = None, as_
 def run(
     sweep: SweepArgument,
     storage: Storage = STORAGE,
-    address: Annotated[str | None, typer.Option(help="Of a running Ray cluster; default: this machine.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster; default: this machine.")
+    ] = None,
     set_: Set = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed cells again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try failed cells again.")
+    ] = False,
     max_failures: Annotated[
         int | None, typer.Option(min=1, help="Start nothing new after this many failures.")
     ] = None,
@@ -97,7 +111,10 @@ def run(
 
     prepared = prepare(*find(sweep, set_), storage)
     status = run_(
-        prepared, address=address, retry_failed=retry_failed, max_failures=max_failures,
+        prepared,
+        address=address,
+        retry_failed=retry_failed,
+        max_failures=max_failures,
         command="diffphase " + shlex.join(sys.argv[1:]),
     )
     if status != 130:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 ENVIRONMENT = {
-    # Set explicitly: the default differs between `ray.init` and `ray start` and leaves a token file.
+    # Set explicitly: the defaults of `ray.init` and `ray start` differ and leave a token file.
     "RAY_AUTH_MODE": "disabled",
     # The store is the only source of resumption; Tune's own snapshots would be wasted writes.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
@@ -13,7 +13,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune swallows the first SIGINT; ours ends the run
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else a finished worker group is noticed after 2 s
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else the end of a group is noticed after 2 s
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
@@ -58,7 +58,9 @@ def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[N
 
 def cores() -> int:
     """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
 
 
 def capacity(cpus: float, gpus: float) -> int:

@@ -22,10 +22,12 @@ from trainables.denoiser import loss
 
 UNCERTAINTY = 1.5
 """Factor within which a prediction is expected."""
-PROBE_SECONDS = 0.25
-"""Time spent timing each network size."""
-OVERHEAD_SECONDS = 0.15
-"""A cell's analyses beside the network's own evaluations, at d = 64; grows with d^2."""
+PROBE_SECONDS = 0.1
+"""Time spent timing a step, and an evaluation, of each network size."""
+ROW_SECONDS = 2e-6
+"""Analyses beside the network's own evaluations, per evaluated row at d = 64."""
+ROW_EXPONENT = 1.7
+"""Growth of the same with d, between 64 and 784: float64 fits."""
 STARTUP_SECONDS = 12.0
 """Ray, the workers' imports, gathering and drawing."""
 
@@ -71,7 +73,10 @@ class Estimate:
             "analysis_core_seconds": self.analysis_seconds,
             "core_seconds": self.core_seconds,
             "wall_seconds": self.wall_seconds,
-            "wall_seconds_range": [self.wall_seconds / UNCERTAINTY, self.wall_seconds * UNCERTAINTY],
+            "wall_seconds_range": [
+                self.wall_seconds / UNCERTAINTY,
+                self.wall_seconds * UNCERTAINTY,
+            ],
             "cores": self.cores,
             "disk_bytes": self.disk_bytes,
             "memory_bytes": self.memory_bytes,
@@ -145,9 +150,8 @@ def _probe(job: Job, trial: Trial) -> Cost:
         denoiser(x, 0.5)
 
     kimg = _seconds(step) / batch * 1000
-    cell = _seconds(evaluate) / batch * _evaluations(job)
-    overhead = OVERHEAD_SECONDS * max(1.0, (x[0].numel() / 64) ** 2)
-    return Cost(kimg, cell + overhead, measured=False)
+    row = _seconds(evaluate) / batch + ROW_SECONDS * (x[0].numel() / 64) ** ROW_EXPONENT
+    return Cost(kimg, row * _evaluations(job), measured=False)
 
 
 def _seconds(call: Callable[[], None]) -> float:

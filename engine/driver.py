@@ -1,4 +1,4 @@
-"""The driver of a run: stored snapshots to analyses, missing trials to Tune, receipts to the display."""
+"""The driver of a run: snapshots to analyses, missing trials to Tune, receipts to the display."""
 
 import traceback
 from collections import defaultdict
@@ -37,7 +37,10 @@ class Driver:
         training = self.todo.to_train()
         with self._display(training, predicted) as self.display:
             fanout = Fanout(
-                *refs, groups, limit=cores(), on_receipt=self.on_receipt,
+                *refs,
+                groups,
+                limit=cores(),
+                on_receipt=self.on_receipt,
                 gpus=self.job.sweep.resources.gpus_per_analysis,
             )
             self._submit_stored(fanout)
@@ -66,7 +69,9 @@ class Driver:
         complete = self.todo.pieces[:, :, 1:] == DONE
         for i, trial in enumerate(self.todo.trials):
             if not complete[i].all():
-                stored = [k for k, row in zip(self.job.sweep.kimg, complete[i], strict=True) if row.all()]
+                stored = [
+                    k for k, row in zip(self.job.sweep.kimg, complete[i], strict=True) if row.all()
+                ]
                 self.board.begin(trial, stored)
         for subset, missing in self.todo.to_reference():
             fanout.add(subset, missing)
@@ -91,7 +96,9 @@ class Driver:
         """A trial reported: a snapshot, its end, or its failure."""
         if result.get("failed"):
             record = self.job.store.trial_record(trial)
-            self._failed(f"training {trial.address}: {record.get('error')}", record.get("traceback", ""))
+            self._failed(
+                f"training {trial.address}: {record.get('error')}", record.get("traceback", "")
+            )
         if result.get("kimg") is not None:
             share_of = self.cost.per_trial.get(trial, 0.0) / len(self.job.sweep.kimg)
             self.display.advance("snapshots", seconds=share_of)
@@ -101,10 +108,11 @@ class Driver:
     def on_receipt(self, receipt: dict[str, Any]) -> None:
         """A task ended: count its pieces, show its errors, log the cell once it is whole."""
         at, names = receipt["at"], receipt["names"]
-        for name in names:
-            self.display.advance("analyses", seconds=receipt["seconds"])
+        self.display.advance("analyses", len(names), seconds=receipt["seconds"] * len(names))
         for name, error in receipt["errors"].items():
-            self._failed(f"{name} at {getattr(at, 'address', at)}: {error}", self._traceback(receipt, name))
+            self._failed(
+                f"{name} at {getattr(at, 'address', at)}: {error}", self._traceback(receipt, name)
+            )
         if isinstance(at, Cell):
             left = self.waiting[at]
             left -= set(names) - set(receipt["errors"])
@@ -124,7 +132,9 @@ class Driver:
     def _traceback(self, receipt: dict[str, Any], name: str) -> str:
         from engine.store import receipt_name
 
-        stored = self.job.store.read_receipts(receipt["at"], [receipt_name(receipt["at"], receipt["group"])])
+        stored = self.job.store.read_receipts(
+            receipt["at"], [receipt_name(receipt["at"], receipt["group"])]
+        )
         return stored.get(name, {}).get("traceback", "")
 
     def _failed(self, message: str, detail: str = "") -> None:

@@ -40,11 +40,15 @@ def read(store: Store) -> tuple[xr.Dataset, xr.Dataset]:
     with tempfile.TemporaryDirectory(prefix="diffphase-") as scratch:
         path = store.files.path(NETCDF)
         if not store.files.exists(NETCDF):
-            raise FileNotFoundError(f"{store.folder}/{NETCDF} is missing: run `diffphase gather` first")
+            raise FileNotFoundError(
+                f"{store.folder}/{NETCDF} is missing: run `diffphase gather` first"
+            )
         if not store.files.is_local:
             fs.copy_files(path, scratch, source_filesystem=store.files.system)
             path = f"{scratch}/{NETCDF}"
-        groups = [xr.load_dataset(path, engine="netcdf4", group=group) for group in (None, "phase")]
+        groups = [
+            xr.load_dataset(path, engine="netcdf4", group=group) for group in (None, "phase")
+        ]
     return groups[0], groups[1]
 
 
@@ -59,7 +63,8 @@ def table(store: Store, cube: xr.Dataset, kind: str) -> str:
     names = [n for n, v in cube.data_vars.items() if not {*v.dims} & {*RAW_DIMS, "analysis"}]
     frame = cube[names].drop_vars("config_json", errors="ignore").to_dataframe().reset_index()
     _replace(
-        store, f"results.{kind}",
+        store,
+        f"results.{kind}",
         lambda path: frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path),
     )
     return f"{store.folder}/results.{kind}"
@@ -67,14 +72,17 @@ def table(store: Store, cube: xr.Dataset, kind: str) -> str:
 
 def _to_zarr(path: str, cube: xr.Dataset, phase: xr.Dataset) -> None:
     encoding = {
-        name: {"chunks": _chunks(variable), **({"fill_value": np.nan} if variable.dtype.kind == "f" else {})}
+        name: {
+            "chunks": _chunks(variable),
+            **({"fill_value": np.nan} if variable.dtype.kind == "f" else {}),
+        }
         for name, variable in cube.variables.items()
         if variable.ndim
     }
     cube.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
     phase.to_zarr(path, group="phase", mode="a", zarr_format=3, consolidated=False)
     with warnings.catch_warnings():
-        # zarr-python warns that its format 3 does not specify it; without it every reader is warned.
+        # zarr warns that format 3 does not specify it; without it every reader is warned.
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(path)
 
@@ -91,7 +99,11 @@ def _chunks(variable: xr.Variable) -> tuple[int, ...]:
 
 
 def _to_netcdf(path: str, cube: xr.Dataset, phase: xr.Dataset) -> None:
-    numeric = {n: {"zlib": True, "complevel": 1} for n, v in cube.data_vars.items() if v.ndim and v.dtype.kind == "f"}
+    numeric = {
+        n: {"zlib": True, "complevel": 1}
+        for n, v in cube.data_vars.items()
+        if v.ndim and v.dtype.kind == "f"
+    }
     cube.to_netcdf(path, engine="netcdf4", encoding=numeric)
     phase.to_netcdf(path, engine="netcdf4", group="phase", mode="a")
 

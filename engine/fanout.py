@@ -1,7 +1,7 @@
 """Remote analysis tasks, owned by the driver, bounded in flight.
 
-`pump` never blocks and never raises: it submits what fits, collects what is ready and keeps any error
-for `drain`. It is called from every place where Tune lets the driver think.
+`pump` never blocks and never raises: it submits what fits, collects what is ready and keeps any
+error for `drain`. It is called from every place where Tune lets the driver think.
 """
 
 import time
@@ -18,7 +18,9 @@ TASK_MEMORY = 500 * 2**20
 """Logical bytes a task reserves: analyses take no CPU of the trials', or they would starve."""
 
 
-def _analyse(job: Job, data: Any, at: Cell | Subset, group: str, names: Sequence[str]) -> dict[str, Any]:
+def _analyse(
+    job: Job, data: Any, at: Cell | Subset, group: str, names: Sequence[str]
+) -> dict[str, Any]:
     from engine.analyse import analyse  # torch is imported by the workers that need it alone
 
     return analyse(job, data, at, group, names)
@@ -33,16 +35,27 @@ class Fanout:
         on_receipt: called with every finished task's receipt.
     """
 
-    def __init__(self, job: Any, data: Any, sweep_groups: dict[str, str], limit: int,
-                 on_receipt: Callable[[dict[str, Any]], None], gpus: float = 0) -> None:
+    def __init__(
+        self,
+        job: Any,
+        data: Any,
+        sweep_groups: dict[str, str],
+        limit: int,
+        on_receipt: Callable[[dict[str, Any]], None],
+        gpus: float = 0,
+    ) -> None:
         self.job, self.data, self.groups = job, data, sweep_groups
         self.limit, self.on_receipt = limit, on_receipt
         self.queue: deque[tuple[Cell | Subset, str, tuple[str, ...]]] = deque()
         self.flying: dict[ray.ObjectRef, tuple[Cell | Subset, str, tuple[str, ...]]] = {}
         self.error: BaseException | None = None
         self.remote = ray.remote(_analyse).options(
-            num_cpus=0, num_gpus=gpus, memory=TASK_MEMORY, max_retries=3,
-            retry_exceptions=[OSError, MemoryError], scheduling_strategy="DEFAULT",
+            num_cpus=0,
+            num_gpus=gpus,
+            memory=TASK_MEMORY,
+            max_retries=3,
+            retry_exceptions=[OSError, MemoryError],
+            scheduling_strategy="DEFAULT",
         )
 
     def add(self, at: Cell | Subset, names: Sequence[str]) -> None:
@@ -80,8 +93,13 @@ class Fanout:
         except Exception as error:
             # The task was lost more often than it is retried: its pieces stay pending, and say so.
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            receipt = {"at": at, "group": group, "seconds": 0.0, "lost": reason,
-                       "errors": {name: reason for name in names}}
+            receipt = {
+                "at": at,
+                "group": group,
+                "seconds": 0.0,
+                "lost": reason,
+                "errors": {name: reason for name in names},
+            }
         self.on_receipt({**receipt, "names": names})
 
     def drain(self) -> None:

@@ -1,7 +1,7 @@
 """Atomic files on a local disk or an object store, through pyarrow.
 
-A file is either absent or complete: locally it is written under a temporary name, synced and renamed;
-on an object store the upload becomes visible when it is closed. Presence is completion.
+A file is either absent or complete: locally it is written under a temporary name, synced and
+renamed; on an object store the upload becomes visible when it is closed. Presence is completion.
 """
 
 import contextlib
@@ -64,7 +64,11 @@ class Files:
 
     def modified(self, name: str) -> float | None:
         """Time of the last write in seconds since the epoch, or None."""
-        return self.system.get_file_info(self.path(name)).mtime_ns / 1e9 if self.exists(name) else None
+        return (
+            self.system.get_file_info(self.path(name)).mtime_ns / 1e9
+            if self.exists(name)
+            else None
+        )
 
     def listing(self, name: str) -> list[str]:
         """Relative paths of all complete files below a folder."""

@@ -1,4 +1,4 @@
-"""Pieces to cube: integer scatter onto the sweep's own coordinates, nothing joined by float equality.
+"""Pieces to cube: integer scatter onto the sweep's coordinates, nothing joined by float equality.
 
 `build` is pure: it reads the store and returns a labelled dataset over the full grid. What is
 missing is NaN, and `status` says why.
@@ -28,8 +28,11 @@ LONG_NAMES = {
     "sigma": "noise level",
     "inputs": "points that the noisy inputs are made from",
     "reference": "denoiser that is compared with",
-    "sample": "generated sample", "image": "held-out image", "pair": "pair of held-out images",
-    "pixel": "pixel, in CHW order", "mode": "principal component",
+    "sample": "generated sample",
+    "image": "held-out image",
+    "pair": "pair of held-out images",
+    "pixel": "pixel, in CHW order",
+    "mode": "principal component",
 }
 RAW_DIMS = ("sample", "image", "pair", "mode", "pixel")
 """Arrays of a subset with one of these dims are stored once per subset, not per cell."""
@@ -59,9 +62,9 @@ class Cube:
             raw_subset = "kimg" not in at and any(d in RAW_DIMS for d in own)
             grid = tuple(d for d in dims if d in at) if raw_subset else dims
             array = self._array(name, grid, own, variable.values.dtype, dict(variable.attrs))
-            array[tuple(at.get(d, slice(None)) for d in grid) + tuple(slice(n) for n in own.values())] = (
-                variable.values
-            )
+            array[
+                tuple(at.get(d, slice(None)) for d in grid) + tuple(slice(n) for n in own.values())
+            ] = variable.values
 
     def _array(
         self, name: str, grid: tuple[str, ...], own: dict[str, int], kind: np.dtype, attrs: dict
@@ -72,7 +75,8 @@ class Cube:
             self.arrays[name] = ((*grid, *own), np.full(shape, np.nan, kind), attrs)
         dims, array, attrs = self.arrays[name]
         grown = [(0, 0)] * len(grid) + [
-            (0, max(0, n - have)) for n, have in zip(own.values(), array.shape[len(grid):], strict=True)
+            (0, max(0, n - have))
+            for n, have in zip(own.values(), array.shape[len(grid) :], strict=True)
         ]
         if any(extra for _, extra in grown):
             array = np.pad(array, grown, constant_values=np.nan)
@@ -81,7 +85,11 @@ class Cube:
 
 
 def build(
-    store: Store, sweep: Sweep, facts: Mapping[str, Any], survey: Survey, versions: Mapping[str, str]
+    store: Store,
+    sweep: Sweep,
+    facts: Mapping[str, Any],
+    survey: Survey,
+    versions: Mapping[str, str],
 ) -> xr.Dataset:
     """The cube of a sweep.
 
@@ -96,7 +104,9 @@ def build(
         at = cube.index(trial.coordinates)
         for j, kimg in enumerate(sweep.kimg):
             for a, name in enumerate(sweep.analyses, start=1):
-                if survey.pieces[i, j, a] == DONE and (piece := store.read_piece(Cell(trial, kimg), name)):
+                if survey.pieces[i, j, a] == DONE and (
+                    piece := store.read_piece(Cell(trial, kimg), name)
+                ):
                     cube.put(piece, {**at, "kimg": j}, grid)
     for subset, states in survey.subsets.items():
         at = cube.index(subset.coordinates)
@@ -121,7 +131,9 @@ def _dataset(cube: Cube) -> xr.Dataset:
     variables = {}
     for name, (dims, array, attrs) in cube.arrays.items():
         grown = [(0, sizes[d] - n) for d, n in zip(dims, array.shape, strict=True)]
-        padded = np.pad(array, grown, constant_values=np.nan) if any(g for _, g in grown) else array
+        padded = (
+            np.pad(array, grown, constant_values=np.nan) if any(g for _, g in grown) else array
+        )
         variables[name] = (dims, padded, attrs)
     coordinates = {cube_dim(a): _coordinate(v) for a, v in cube.axes.items()}
     coordinates |= {d: _coordinate(v) for d, v in cube.labels.items() if d in sizes}
@@ -141,10 +153,18 @@ def _add_states(dataset: xr.Dataset, cube: Cube, store: Store, survey: Survey) -
     """Status, errors, and the numbers that the training itself noted."""
     grid = tuple(cube_dim(axis) for axis in cube.axes)
     shape = [cube.sizes[d] for d in grid]
-    flags = {"flag_values": np.arange(5, dtype=np.int8), "flag_meanings": " ".join(MEANINGS), "units": "1"}
+    flags = {
+        "flag_values": np.arange(5, dtype=np.int8),
+        "flag_meanings": " ".join(MEANINGS),
+        "units": "1",
+    }
     names = ["training", *survey.sweep.analyses]
     # The grid is the product of its axes in order, so (trial, kimg) unravels to it.
-    dataset["status"] = (grid, survey.cells().reshape(shape), {"long_name": "state of the cell", **flags})
+    dataset["status"] = (
+        grid,
+        survey.cells().reshape(shape),
+        {"long_name": "state of the cell", **flags},
+    )
     dataset["piece_status"] = (
         (*grid, "analysis"),
         survey.pieces.reshape([*shape, len(names)]),
@@ -164,8 +184,14 @@ def _noted(store: Store, survey: Survey) -> dict[str, tuple[np.ndarray, dict]]:
     attrs = {
         "stream_loss": ("running mean of the optimiser's own loss per pixel", "1"),
         "heldout_stream_loss": ("the same loss of the snapshot on held-out points", "1"),
-        "train_seconds": ("time spent training up to this snapshot", "s"),
-        "analysis_seconds": ("time spent on all analyses of this cell", "s"),
+        "train_seconds": (
+            "processor time spent training up to this snapshot (wall time on a GPU)",
+            "s",
+        ),
+        "analysis_seconds": (
+            "processor time spent on all analyses of this cell (wall time on a GPU)",
+            "s",
+        ),
     }
     shape = survey.pieces.shape[:2]
     arrays = {name: np.full(shape, np.nan) for name in attrs}
@@ -180,7 +206,9 @@ def _noted(store: Store, survey: Survey) -> dict[str, tuple[np.ndarray, dict]]:
             for name in ("stream_loss", "heldout_stream_loss", "train_seconds"):
                 arrays[name][i, j] = noted.get(name, math.nan)
             receipts = [r for r in stored.receipts if r.startswith(moment(kimg) + ",")]
-            seconds = [r["seconds"] for r in store.read_receipts(Cell(trial, kimg), receipts).values()]
+            seconds = [
+                r["seconds"] for r in store.read_receipts(Cell(trial, kimg), receipts).values()
+            ]
             arrays["analysis_seconds"][i, j] = sum(seconds) if seconds else math.nan
     return {n: (a, {"long_name": attrs[n][0], "units": attrs[n][1]}) for n, a in arrays.items()}
 
@@ -193,7 +221,12 @@ def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]
     flops = sizes.copy()
     for at in np.ndindex(*sizes.shape):
         point = {a: sweep.axes[a][k] for a, k in zip(_size_axes(sweep), at, strict=True)}
-        key = canonical({"width": point.pop("width"), **{a.removeprefix("backbone."): v for a, v in point.items()}})
+        key = canonical(
+            {
+                "width": point.pop("width"),
+                **{a.removeprefix("backbone."): v for a, v in point.items()},
+            }
+        )
         sizes[at], flops[at] = facts["sizes"][key]
     kimg, n_train = np.array(sweep.kimg), np.array(sweep.axes["n_train"])
     d = math.prod(facts["data"]["shape"])
@@ -204,21 +237,34 @@ def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]
         "n_params": (xr.DataArray(sizes, dims=dims), "parameters of the backbone", "1"),
         "flops": (3 * forward * seen, "training compute, 3 forwards an image", "FLOP"),
         "images_seen": (seen, "images seen by the optimiser", "images"),
-        "epochs": (seen / xr.DataArray(n_train, dims="n_train"), "passes over the training set", "1"),
+        "epochs": (
+            seen / xr.DataArray(n_train, dims="n_train"),
+            "passes over the training set",
+            "1",
+        ),
         "n_over_d": (xr.DataArray(n_train / d, dims="n_train"), "training points per pixel", "1"),
-        "params_over_n": (xr.DataArray(sizes, dims=dims) / xr.DataArray(n_train, dims="n_train"),
-                          "parameters per training point", "1"),
+        "params_over_n": (
+            xr.DataArray(sizes, dims=dims) / xr.DataArray(n_train, dims="n_train"),
+            "parameters per training point",
+            "1",
+        ),
         "dim": (xr.DataArray(d), "pixels of an image, d", "1"),
-        "sigma_data": (xr.DataArray(facts["training"]["sigma_data"] or facts["data"]["sigma_data"]),
-                       "standard deviation of all pixels", "pixel"),
+        "sigma_data": (
+            xr.DataArray(facts["training"]["sigma_data"] or facts["data"]["sigma_data"]),
+            "standard deviation of all pixels",
+            "pixel",
+        ),
     }
     if "training.batch" in sweep.axes:
         for name in ("images_seen", "epochs", "flops"):
             added.pop(name)
     for name, (array, long_name, units) in added.items():
         dataset.coords[name] = array.assign_attrs(long_name=long_name, units=units)
-    dataset["exposure"] = ("sigma", _exposure(sweep.sigmas, facts["training"]), {
-        "long_name": "share of training draws within a factor sqrt(2) of sigma", "units": "1"})
+    dataset["exposure"] = (
+        "sigma",
+        _exposure(sweep.sigmas, facts["training"]),
+        {"long_name": "share of training draws within a factor sqrt(2) of sigma", "units": "1"},
+    )
 
 
 def _size_axes(sweep: Sweep) -> list[str]:
@@ -235,7 +281,9 @@ def _exposure(sigmas: Iterable[float], training: Mapping[str, Any]) -> list[floa
     return [below(math.log(s) + half) - below(math.log(s) - half) for s in sigmas]
 
 
-def _attributes(sweep: Sweep, facts: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
+def _attributes(
+    sweep: Sweep, facts: Mapping[str, Any], versions: Mapping[str, str]
+) -> dict[str, Any]:
     data = facts["data"]
     return {
         "Conventions": "CF-1.11",

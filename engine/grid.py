@@ -1,4 +1,4 @@
-"""The grid of a sweep: its trials, cells and subsets, each identified by coordinates, never by position."""
+"""The grid of a sweep: trials, cells and subsets, identified by coordinates, never by position."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from engine.spec import STANDARD_AXES, Sweep, SpecError, canonical
+from engine.spec import STANDARD_AXES, SpecError, Sweep, canonical
 
 SUBSET_AXES = ("n_train", "draw", "split")
 """What the training points of a trial depend on."""
@@ -85,7 +85,7 @@ def trials(sweep: Sweep) -> list[Trial]:
         if len(trial.address) > MAX_ADDRESS:
             raise SpecError(
                 f"{sweep.name}: the address {trial.address!r} has {len(trial.address)} bytes,"
-                f" at most {MAX_ADDRESS} fit a folder name; shorten text values or sweep fewer axes"
+                f" at most {MAX_ADDRESS} fit a folder name; shorten text or sweep fewer axes"
             )
         found.append(trial)
     return found
@@ -124,6 +124,15 @@ def to_json(point: Point) -> str:
 
 
 __all__ = [
-    "STANDARD_AXES", "SUBSET_AXES", "Cell", "Point", "Subset", "Trial", "cells", "cube_dim",
-    "moment", "subsets", "trials",
+    "STANDARD_AXES",
+    "SUBSET_AXES",
+    "Cell",
+    "Point",
+    "Subset",
+    "Trial",
+    "cells",
+    "cube_dim",
+    "moment",
+    "subsets",
+    "trials",
 ]

@@ -59,4 +59,6 @@ def use_threads(job: Job) -> None:
 def training_points(data: Data, trial: Trial) -> torch.Tensor:
     """The images of a trial's training set (n c h w), a copy."""
     subset = trial.subset
-    return torch.from_numpy(data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"]))
+    return torch.from_numpy(
+        data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"])
+    )

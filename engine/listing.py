@@ -27,7 +27,10 @@ def lines(kind: str) -> list[str]:
         "architectures": {n: (f, 2) for n, f in ARCHITECTURES.items()},
         "analyses": {n: (a.measure, 1) for n, a in ANALYSES.items()},
     }[kind]
-    return [f"{name:<16} {_first_line(f)}  [{_options(f, skip)}]" for name, (f, skip) in registry.items()]
+    return [
+        f"{name:<16} {_first_line(f)}  [{_options(f, skip)}]"
+        for name, (f, skip) in registry.items()
+    ]
 
 
 def _question(name: str) -> str:
@@ -43,7 +46,9 @@ def _first_line(function: Callable) -> str:
 
 def _options(function: Callable, skip: int) -> str:
     parameters = list(inspect.signature(function).parameters.values())[skip:]
-    return ", ".join(f"{p.name}={p.default}" if p.default is not p.empty else p.name for p in parameters)
+    return ", ".join(
+        f"{p.name}={p.default}" if p.default is not p.empty else p.name for p in parameters
+    )
 
 
 def planned(prepared: Prepared) -> tuple[dict[str, Any], str]:
@@ -67,6 +72,7 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
     cells, data = numbers["cells"], prepared.facts.data
     states = ", ".join(f"{n} {name}" for name, n in cells.items() if name != "total" and n)
     axes = ", ".join(f"{axis} {len(values)}" for axis, values in prepared.sweep.axes.items())
+    minutes = cost.wall_seconds / 60
     source = "finished cells" if cost.measured else "steps timed here"
     text = [
         f"sweep    {prepared.sweep.name}: {prepared.sweep.question.strip()}",
@@ -78,10 +84,14 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
         f"to do    {numbers['trials_to_train']} trials to train",
         f"cost     {cost.core_seconds:.0f} core-seconds ({cost.train_seconds:.0f} training +"
         f" {cost.analysis_seconds:.0f} analyses), from {source}",
-        f"time     about {cost.wall_seconds / 60:.1f} minutes on {cost.cores} cores"
-        f" ({cost.wall_seconds / UNCERTAINTY / 60:.1f} to {cost.wall_seconds * UNCERTAINTY / 60:.1f})",
-        f"space    {cost.disk_bytes / 1e6:.0f} MB of disk, about {cost.memory_bytes / 1e9:.1f} GB of"
-        " memory per process",
+        f"time     about {minutes:.1f} minutes on {cost.cores} cores"
+        f" ({minutes / UNCERTAINTY:.1f} to {minutes * UNCERTAINTY:.1f})",
+        f"space    {cost.disk_bytes / 1e6:.0f} MB of disk, about"
+        f" {cost.memory_bytes / 1e9:.1f} GB of memory per process",
     ]
-    text += [f"stale    {n} pieces of {name}: options or version changed" for name, n in numbers["stale_pieces"].items() if n]
+    text += [
+        f"stale    {n} pieces of {name}: options or version changed"
+        for name, n in numbers["stale_pieces"].items()
+        if n
+    ]
     return "\n".join(text)

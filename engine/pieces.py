@@ -81,9 +81,7 @@ def decode(data: bytes) -> Piece:
         attrs = json.loads(field.metadata[b"attrs"])
         variables[field.name] = Variable(dims, np.asarray(values), attrs)
     metadata = batch.schema.metadata
-    return Piece(
-        variables, json.loads(metadata[b"labels"]), metadata[b"fingerprint"].decode()
-    )
+    return Piece(variables, json.loads(metadata[b"labels"]), metadata[b"fingerprint"].decode())
 
 
 def fingerprint_of(data: bytes) -> str | None:

@@ -22,10 +22,14 @@ class Count:
 class Display:
     """Counts of trials, snapshots and analyses, with the time that is likely left."""
 
-    def __init__(self, trials: int, snapshots: int, analyses: int, console: Console | None = None) -> None:
+    def __init__(
+        self, trials: int, snapshots: int, analyses: int, console: Console | None = None
+    ) -> None:
         self.console = console or Console(stderr=True)
         self.counts = {
-            "trials": Count(0, trials), "snapshots": Count(0, snapshots), "analyses": Count(0, analyses),
+            "trials": Count(0, trials),
+            "snapshots": Count(0, snapshots),
+            "analyses": Count(0, analyses),
         }
         self.failed, self.started, self.printed = 0, time.monotonic(), time.monotonic()
         self.work_total, self.work_done = 0.0, 0.0
@@ -34,8 +38,12 @@ class Display:
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
             self.live = Progress(
-                TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(),
-                TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=self.console,
+                TextColumn("{task.description:<10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.console,
             )
             self.tasks = {
                 name: self.live.add_task(name, total=count.total, note="")
@@ -56,7 +64,7 @@ class Display:
         self.work_total = seconds
 
     def advance(self, name: str, by: int = 1, seconds: float = 0.0) -> None:
-        """`by` more of trials, snapshots or analyses are done, worth `seconds` of the prediction."""
+        """`by` more of one kind are done, worth `seconds` of the prediction."""
         self.counts[name].done += by
         self.work_done += seconds
         self._refresh()
@@ -88,7 +96,9 @@ class Display:
         if self.live:
             for name, count in self.counts.items():
                 note = self._note() if name == "snapshots" else ""
-                self.live.update(self.tasks[name], completed=count.done, total=count.total, note=note)
+                self.live.update(
+                    self.tasks[name], completed=count.done, total=count.total, note=note
+                )
         elif time.monotonic() - self.printed > INTERVAL:
             self._line()
 
@@ -97,7 +107,11 @@ class Display:
         parts = [f"{name} {count.done}/{count.total}" for name, count in self.counts.items()]
         elapsed = _clock(time.monotonic() - self.started)
         note = self._note().strip(", ")
-        print(f"{elapsed}  {'  '.join(parts)}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
+        print(
+            f"{elapsed}  {'  '.join(parts)}{'  ' + note if note else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _clock(seconds: float) -> str:

@@ -6,7 +6,6 @@ Needs the store alone: no torch, no Ray, no data, so it works on a copy of the f
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from engine import export
 from engine.gather import build
@@ -29,7 +28,9 @@ def stored(path: str) -> tuple[Sweep, dict, Store]:
     store = Store(storage or ".", name)
     record = store.record()
     if record is None:
-        raise SpecError(f"{path}: no sweep.json there; wanted the folder of a sweep, <storage>/<sweep>")
+        raise SpecError(
+            f"{path}: no sweep.json there; wanted the folder of a sweep, <storage>/<sweep>"
+        )
     return parse(record["sweep"], f"{path}/sweep.json"), record, store
 
 
@@ -45,16 +46,31 @@ def versions() -> dict[str, str]:
 
 
 def publish(
-    sweep: Sweep, facts: dict, prints: dict, store: Store, found: Survey,
-    *, force: bool = False, figures: bool = True,
+    sweep: Sweep,
+    facts: dict,
+    prints: dict,
+    store: Store,
+    found: Survey,
+    *,
+    force: bool = False,
+    figures: bool = True,
 ) -> None:
     """Gather the cube, its boundaries and its figures, where they are older than the pieces."""
     state = digest(
-        [as_mapping(sweep), prints, found.pieces.tolist(), sorted(map(str, found.errors.items())),
-         [[subset.address, states] for subset, states in found.subsets.items()]]
+        [
+            as_mapping(sweep),
+            prints,
+            found.pieces.tolist(),
+            sorted(map(str, found.errors.items())),
+            [[subset.address, states] for subset, states in found.subsets.items()],
+        ]
     )
     noted = store.files.read_json("cube.json") or {}
-    fresh = noted.get("state") == state and store.files.exists(export.ZARR) and store.files.exists(export.NETCDF)
+    fresh = (
+        noted.get("state") == state
+        and store.files.exists(export.ZARR)
+        and store.files.exists(export.NETCDF)
+    )
     if not force and fresh and store.files.exists(FINDINGS):
         return
     if force or not fresh:
@@ -102,7 +118,6 @@ def draw(store: Store) -> dict[str, str]:
     return missing
 
 
-
 def gather_at(path: str, to: str = "netcdf") -> str:
     """Rebuild the cube of the sweep in a folder; with csv or parquet, a long table of it as well.
 
@@ -113,8 +128,13 @@ def gather_at(path: str, to: str = "netcdf") -> str:
         raise ValueError(f"--to: wanted netcdf, csv or parquet, got {to!r}")
     sweep, record, store = stored(path)
     publish(
-        sweep, record["facts"], record["prints"], store, survey(sweep, store, record["prints"]),
-        force=True, figures=False,
+        sweep,
+        record["facts"],
+        record["prints"],
+        store,
+        survey(sweep, store, record["prints"]),
+        force=True,
+        figures=False,
     )
     if to == "netcdf":
         return f"{store.folder}/{export.ZARR}\n{store.folder}/{export.NETCDF}"

@@ -1,4 +1,4 @@
-"""A sweep checked against the registries and the data: everything that can be wrong, before Ray starts.
+"""A sweep checked against the registries and the data: all that can be wrong, before Ray starts.
 
 `resolve` returns the sweep's `Facts`: complete options, sizes of the networks, what the data are.
 They are stored in sweep.json, so that status and gather need neither torch nor the data again.
@@ -7,6 +7,7 @@ They are stored in sweep.json, so that status and gather need neither torch nor 
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def size_key(sweep: Sweep, trial: Trial) -> str:
 
 
 def resolve(sweep: Sweep, origin: str, known: Facts | None = None) -> tuple[Facts, Data | None]:
-    """Facts of a sweep, and its data where they had to be loaded (unchanged files are not reread).
+    """Facts of a sweep, and its data if they had to be read (unchanged files are not).
 
     Raises:
         SpecError: an unknown name or option, a value out of range, too little data, a missing file.
@@ -146,7 +147,9 @@ def _stamps(paths: Any) -> dict[str, tuple[int, int]]:
 
 def unknown(kind: str, name: str, registry: Mapping[str, Any]) -> str:
     """The message for a name that a registry does not hold."""
-    return f"unknown {kind} {name!r}{nearest(name, list(registry))}; allowed: {', '.join(registry)}"
+    return (
+        f"unknown {kind} {name!r}{nearest(name, list(registry))}; allowed: {', '.join(registry)}"
+    )
 
 
 def options_of(function: Callable, given: Mapping[str, Any], skip: int) -> dict[str, Any]:
@@ -160,7 +163,9 @@ def options_of(function: Callable, given: Mapping[str, Any], skip: int) -> dict[
     for name in given:
         if name not in defaults:
             allowed = ", ".join(defaults) or "none"
-            raise ValueError(f"unknown option {name!r}{nearest(name, list(defaults))}; allowed: {allowed}")
+            raise ValueError(
+                f"unknown option {name!r}{nearest(name, list(defaults))}; allowed: {allowed}"
+            )
     complete = {**defaults, **given}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in complete.items()}
 
@@ -169,7 +174,11 @@ def _backbone_options(sweep: Sweep, origin: str) -> dict[str, Any]:
     name = sweep.backbone.name
     if name not in ARCHITECTURES:
         raise SpecError(f"{origin}: backbone.name: {unknown('architecture', name, ARCHITECTURES)}")
-    swept = {a.removeprefix("backbone."): v[0] for a, v in sweep.axes.items() if a.startswith("backbone.")}
+    swept = {
+        a.removeprefix("backbone."): v[0]
+        for a, v in sweep.axes.items()
+        if a.startswith("backbone.")
+    }
     try:
         return options_of(ARCHITECTURES[name], {**sweep.backbone.options, **swept}, skip=2)
     except ValueError as error:
@@ -187,7 +196,9 @@ def _analysis(name: str, given: Mapping[str, Any], origin: str) -> AnalysisFacts
     defaults = options_of(analysis.measure, {}, skip=1)
     for option, value in given.items():
         number = isinstance(defaults[option], int | float)
-        same = isinstance(value, int | float) if number else isinstance(value, type(defaults[option]))
+        same = (
+            isinstance(value, int | float) if number else isinstance(value, type(defaults[option]))
+        )
         if not same or (number and value <= 0):
             wanted = "a positive number" if number else type(defaults[option]).__name__
             raise SpecError(f"{origin}: analyses.{name}.{option}: wanted {wanted}, got {value!r}")
@@ -205,7 +216,11 @@ def config_of(sweep: Sweep, trial: Trial | None = None) -> TrainConfig:
     swept = (
         trial.options("training")
         if trial
-        else {a.removeprefix("training."): v[0] for a, v in sweep.axes.items() if a.startswith("training.")}
+        else {
+            a.removeprefix("training."): v[0]
+            for a, v in sweep.axes.items()
+            if a.startswith("training.")
+        }
     )
     return TrainConfig(**{**sweep.training, **swept})
 
@@ -235,7 +250,8 @@ def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
         message = unknown("preconditioning", config.preconditioning, PRECONDITIONINGS)
         raise SpecError(f"{origin}: training.preconditioning: {message}")
     steps = [steps_at(kimg, config.batch) for kimg in sweep.kimg]
-    for (a, b), (low, high) in zip(zip(steps, steps[1:]), zip(sweep.kimg, sweep.kimg[1:])):
+    pairs = zip(pairwise(steps), pairwise(sweep.kimg), strict=True)
+    for (a, b), (low, high) in pairs:
         if a == b:
             raise SpecError(
                 f"{origin}: kimg: {low} and {high} fall on the same step {a} at training.batch"
@@ -272,7 +288,9 @@ def _sizes(sweep: Sweep, shape: tuple, origin: str) -> dict[str, tuple[int, floa
                 backbone = ARCHITECTURES[sweep.backbone.name](trial["width"], shape, **options)
             sizes[key] = (n_params(backbone), forward_flops(backbone, shape))
         except (ValueError, TypeError) as error:
-            message = f"{origin}: backbone {sweep.backbone.name} at axes.width {trial['width']}: {error}"
+            message = (
+                f"{origin}: backbone {sweep.backbone.name} at axes.width {trial['width']}: {error}"
+            )
             raise SpecError(message) from error
     return sizes
 
@@ -285,7 +303,11 @@ def identity(sweep: Sweep, facts: Facts) -> dict[str, Any]:
 
     data = facts.data
     return {
-        "data": {"name": data.name, "content_hash": data.content_hash, "n_heldout": data.n_heldout},
+        "data": {
+            "name": data.name,
+            "content_hash": data.content_hash,
+            "n_heldout": data.n_heldout,
+        },
         "backbone": {"name": sweep.backbone.name, **constants("backbone", facts.backbone)},
         "training": constants("training", facts.training),
         "numerics": {"precision": sweep.numerics.precision, "threads": sweep.numerics.threads},
@@ -294,7 +316,7 @@ def identity(sweep: Sweep, facts: Facts) -> dict[str, Any]:
 
 
 def fingerprints(sweep: Sweep, facts: Facts) -> dict[str, Any]:
-    """Fingerprint of the snapshots, of each analysis' pieces and of each analysis' subset pieces."""
+    """Fingerprint of the snapshots, and of each analysis' pieces for cells and for subsets."""
     whole = identity(sweep, facts)
     snapshot = digest(whole)
     pieces, subset_pieces = {}, {}
@@ -317,5 +339,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Where two identities differ, as `key: stored value, now value`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = sorted({*old, *new})
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))]
+        return [
+            d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))
+        ]
     return [] if canonical(old) == canonical(new) else [f"{path}: stored {old!r}, now {new!r}"]

@@ -1,4 +1,4 @@
-"""`diffphase run`: check, compute what is missing, publish. Ray is touched only if work is left."""
+"""`diffphase run`: check, compute what is missing, publish. Ray starts only if work is left."""
 
 import json
 import os
@@ -108,7 +108,9 @@ def run(
         prepared.store.files.sweep_temporaries()
         todo = prepared.survey(retry_failed=retry_failed)
         for name, count in (+todo.stale).items():
-            print(f"{count} pieces of {name} are stale (its options or version changed): recomputed")
+            print(
+                f"{count} pieces of {name} are stale (its options or version changed): recomputed"
+            )
         status = 0
         if not todo.is_finished:
             record_run(prepared, command)
@@ -118,7 +120,13 @@ def run(
         if status == 130:
             return status
         after = prepared.survey()
-        publish(prepared.sweep, prepared.facts.model_dump(mode="json"), prepared.prints, prepared.store, after)
+        publish(
+            prepared.sweep,
+            prepared.facts.model_dump(mode="json"),
+            prepared.prints,
+            prepared.store,
+            after,
+        )
         return _outcome(after)
 
 
@@ -137,7 +145,9 @@ def _outcome(after: Survey) -> int:
     return 1 if len(failed) else 0
 
 
-def _compute(prepared: Prepared, todo: Survey, address: str | None, max_failures: int | None) -> int:
+def _compute(
+    prepared: Prepared, todo: Survey, address: str | None, max_failures: int | None
+) -> int:
     """Train and analyse what is missing on a Ray cluster; 130 when interrupted."""
     from engine.cluster import cluster
     from engine.driver import Driver

@@ -12,10 +12,18 @@ import re
 import runpy
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from ruamel.yaml import YAML, YAMLError
 
 STANDARD_AXES = ("width", "n_train", "seed", "draw", "split")
@@ -49,7 +57,7 @@ def digest(value: Any) -> str:
 
 
 def expand(value: Any, *, whole: bool = False) -> tuple:
-    """The values of an axis: a list, `{log2: [lo, hi]}`, `{log: [lo, hi, n]}` or `{range: [lo, hi, step]}`.
+    """The values of an axis: a list, or one of the rules log2, log and range.
 
     >>> expand({"log2": [16, 128]}, whole=True)
     (16, 32, 64, 128)
@@ -60,10 +68,16 @@ def expand(value: Any, *, whole: bool = False) -> tuple:
     """
     if isinstance(value, Mapping):
         if len(value) != 1 or next(iter(value)) not in ("log2", "log", "range"):
-            raise ValueError("wanted a list, {log2: [lo, hi]}, {log: [lo, hi, n]} or {range: [lo, hi, step]}")
+            raise ValueError(
+                "wanted a list, {log2: [lo, hi]}, {log: [lo, hi, n]} or {range: [lo, hi, step]}"
+            )
         kind, bounds = next(iter(value.items()))
         size = 2 if kind == "log2" else 3
-        if not isinstance(bounds, Sequence) or len(bounds) != size or not all(map(_is_number, bounds)):
+        if (
+            not isinstance(bounds, Sequence)
+            or len(bounds) != size
+            or not all(map(_is_number, bounds))
+        ):
             raise ValueError(f"{kind} wants {size} numbers")
         values = _expand_rule(kind, *bounds)
         if whole:
@@ -103,7 +117,7 @@ def _distinct(values: tuple) -> tuple:
 
 
 def _axes(raw: Any) -> dict[str, tuple]:
-    """Every axis expanded, checked and sorted; the five standard ones first, defaults filled in."""
+    """Every axis expanded, checked, sorted; the five standard ones first, defaults filled in."""
     if not isinstance(raw, Mapping):
         raise ValueError("wanted a mapping from axis to values, e.g. {width: [64, 128]}")
     axes = {}
@@ -121,9 +135,13 @@ def _axes(raw: Any) -> dict[str, tuple]:
 
 
 def _axis(name: str, raw: Any) -> tuple:
-    if name not in STANDARD_AXES and not re.fullmatch(rf"({'|'.join(SWEEPABLE)})\.[a-z_]+", str(name)):
+    if name not in STANDARD_AXES and not re.fullmatch(
+        rf"({'|'.join(SWEEPABLE)})\.[a-z_]+", str(name)
+    ):
         if str(name).startswith("data."):
-            raise ValueError("options of the data cannot be an axis (cells would differ in their dims)")
+            raise ValueError(
+                "options of the data cannot be an axis (cells would differ in their dims)"
+            )
         near = nearest(str(name), STANDARD_AXES)
         raise ValueError(
             f"unknown axis{near}; allowed: {', '.join(STANDARD_AXES)}, or an option of"
@@ -147,13 +165,13 @@ def _kimg(raw: Any) -> tuple[float, ...]:
     values = expand(raw)
     if not values or not all(_is_number(v) and v > 0 for v in values):
         raise ValueError("wanted positive numbers, in thousands of images")
-    if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(values)):
         raise ValueError("must increase")
     return tuple(int(v) if float(v).is_integer() else v for v in values)
 
 
 def _sigmas(raw: Any) -> tuple[float, ...]:
-    """Noise levels in increasing order; `{edm: n}` is the EDM grid of n levels, 80 down to .002."""
+    """Noise levels in increasing order; `{edm: n}` is the EDM grid of n levels, .002 to 80."""
     if isinstance(raw, Mapping) and set(raw) == {"edm"}:
         n = raw["edm"]
         if not isinstance(n, int) or n < 2:
@@ -293,7 +311,9 @@ def parse(raw: Any, origin: str) -> Sweep:
 
 def _explain(error: Mapping[str, Any]) -> str:
     """One line per mistake: key, what is wrong, what came."""
-    loc = [str(part) for part in error["loc"] if part not in ("constrained-int", "literal['auto']")]
+    loc = [
+        str(part) for part in error["loc"] if part not in ("constrained-int", "literal['auto']")
+    ]
     key = ".".join(loc)
     if error["type"] == "extra_forbidden":
         model = _model_at(loc[:-1])
@@ -312,7 +332,12 @@ def _explain(error: Mapping[str, Any]) -> str:
 
 
 def _model_at(loc: Sequence[str]) -> type[BaseModel]:
-    models = {"resources": Resources, "numerics": Numerics, "search": Search, "search.optuna": Optuna}
+    models = {
+        "resources": Resources,
+        "numerics": Numerics,
+        "search": Search,
+        "search.optuna": Optuna,
+    }
     return models.get(".".join(loc), Sweep)
 
 
@@ -341,7 +366,7 @@ def as_mapping(sweep: Sweep) -> dict[str, Any]:
 
 
 def _override(raw: Any, override: str) -> dict[str, Any]:
-    """`raw` with one dotted `key=value` replaced; an axis keeps its own dots (`axes.training.lr`)."""
+    """`raw` with one dotted `key=value` replaced; an axis keeps its dots (`axes.training.lr`)."""
     key, equals, text = override.partition("=")
     if not equals or not key or not isinstance(raw, Mapping):
         raise SpecError(f"--set {override}: wanted key=value, e.g. axes.width=[8,16]")

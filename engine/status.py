@@ -18,7 +18,11 @@ def state_of(sweep: Sweep, record: dict, store: Store) -> tuple[dict[str, Any], 
     found = survey(sweep, store, record["prints"], live=True)
     counts = found.counts()
     cells = found.cells()
-    running = [t.address for t, row in zip(found.trials, found.pieces[:, :, 0], strict=True) if (row == RUNNING).any()]
+    running = [
+        t.address
+        for t, row in zip(found.trials, found.pieces[:, :, 0], strict=True)
+        if (row == RUNNING).any()
+    ]
     failed = {
         str(Cell(found.trials[i], sweep.kimg[j])): found.errors.get((i, j), "unknown reason")
         for i, j in np.argwhere(cells == FAILED).tolist()
@@ -39,7 +43,9 @@ def state_of(sweep: Sweep, record: dict, store: Store) -> tuple[dict[str, Any], 
     return numbers, _text(numbers)
 
 
-def _seconds_left(sweep: Sweep, store: Store, trials: list, pieces: np.ndarray, running: int) -> float | None:
+def _seconds_left(
+    sweep: Sweep, store: Store, trials: list, pieces: np.ndarray, running: int
+) -> float | None:
     """Missing kimg at the mean speed of the stored trainings, over the trials that run now."""
     speeds, missing = [], 0.0
     last = sweep.kimg[-1]
@@ -67,7 +73,9 @@ def _text(numbers: dict[str, Any]) -> str:
         if n:
             lines.append(f"stale: {n} pieces of {name}; `diffphase run` recomputes them")
     lines += [f"running {address}" for address in numbers["running"][:SHOWN]]
-    lines += [f"failed {cell}: {reason}" for cell, reason in list(numbers["failed"].items())[:SHOWN]]
+    lines += [
+        f"failed {cell}: {reason}" for cell, reason in list(numbers["failed"].items())[:SHOWN]
+    ]
     if len(numbers["failed"]) > SHOWN:
         lines.append(f"... and {len(numbers['failed']) - SHOWN} more failed cells")
     return "\n".join(lines)

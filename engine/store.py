@@ -1,14 +1,14 @@
 """Where a sweep's results lie: every path, read and write of the engine.
 
-    <storage>/<sweep>/
-      sweep.json                          resolved sweep, facts, identity, history
-      trials/<address>/trial.json         state of the training, one record per snapshot
-                       checkpoint.safetensors
-                       snapshots/kimg=64.safetensors
-                       pieces/kimg=64,<analysis>.arrow
-                       log/kimg=64,<group>.json      receipts: seconds, host, errors
-      subsets/<address>/pieces/<analysis>.arrow      what depends on the training points alone
-      search.json  tensorboard/  results.zarr  results.nc  figures/
+<storage>/<sweep>/
+  sweep.json                          resolved sweep, facts, identity, history
+  trials/<address>/trial.json         state of the training, one record per snapshot
+                   checkpoint.safetensors
+                   snapshots/kimg=64.safetensors
+                   pieces/kimg=64,<analysis>.arrow
+                   log/kimg=64,<group>.json      receipts: seconds, host, errors
+  subsets/<address>/pieces/<analysis>.arrow      what depends on the training points alone
+  search.json  tensorboard/  results.zarr  results.nc  figures/
 """
 
 import json
@@ -82,8 +82,11 @@ class Store:
                 if rest == ["trial.json"]:
                     stored.has_record = True
                 elif len(rest) == 2:
-                    kind = {"snapshots": stored.snapshots, "pieces": stored.pieces,
-                            "log": stored.receipts}.get(rest[0])
+                    kind = {
+                        "snapshots": stored.snapshots,
+                        "pieces": stored.pieces,
+                        "log": stored.receipts,
+                    }.get(rest[0])
                     if kind is not None:
                         kind.add(rest[1].rsplit(".", 1)[0])
         return found
@@ -119,8 +122,10 @@ class Store:
         self, path: str, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
     ) -> None:
         """Replace a safetensors file."""
-        contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()}
-        # One entry: safetensors writes several in an arbitrary order, and equal files must be equal.
+        contiguous = {
+            name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()
+        }
+        # One entry: safetensors writes several in any order, but equal content means equal bytes.
         metadata = {"header": json.dumps(dict(header), sort_keys=True)}
         self.files.write(path, safetensors.numpy.save(contiguous, metadata=metadata))
 
@@ -150,7 +155,9 @@ class Store:
 
     def write_receipt(self, at: Cell | Subset, group: str, receipt: Mapping[str, Any]) -> None:
         """Note what a task did: never part of a piece, whose bytes depend on its inputs alone."""
-        self.files.write_json(f"{_folder_of(at)}/log/{receipt_name(at, group)}.json", dict(receipt))
+        self.files.write_json(
+            f"{_folder_of(at)}/log/{receipt_name(at, group)}.json", dict(receipt)
+        )
 
 
 def folder(point: Point) -> str:

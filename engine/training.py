@@ -1,8 +1,8 @@
 """A trial as a Tune trainable whose steps are Ray Train runs: one step, one snapshot.
 
-With one worker the step is a Train run in local mode, in the trial's own warm process (milliseconds
-where a worker group costs ten seconds). With more, one worker group trains the whole trial and the
-steps wait for its snapshots. One loop serves both.
+With one worker the step is a Train run in local mode, in the trial's own warm process
+(milliseconds where a worker group costs ten seconds). With more, one worker group trains the
+whole trial and the steps wait for its snapshots. One loop serves both.
 """
 
 import threading
@@ -55,7 +55,9 @@ class Trainable(tune.Trainable):
     def _last_stored(self) -> dict[str, Any]:
         snapshots = self.job.store.trial_record(self.trial).get("snapshots", {})
         latest = max(snapshots.values(), key=lambda numbers: numbers["step"], default={})
-        return {name: latest[name] for name in ("heldout_stream_loss", "stream_loss") if name in latest}
+        return {
+            name: latest[name] for name in ("heldout_stream_loss", "stream_loss") if name in latest
+        }
 
     def _by_local_mode(self) -> Iterator[dict[str, Any]]:
         """One Ray Train run in local mode per snapshot, all on one live training."""
@@ -70,7 +72,9 @@ class Trainable(tune.Trainable):
 
             if "snapshots" not in state:
                 device = get_device() if self.job.sweep.resources.gpus_per_trial else "cpu"
-                state["snapshots"] = train_trial(self.job, self.data, self.trial, self.kimg, device=device)
+                state["snapshots"] = train_trial(
+                    self.job, self.data, self.trial, self.kimg, device=device
+                )
             state["metrics"] = next(state["snapshots"], None)
             if state["metrics"] is not None:
                 ray.train.report(state["metrics"])
@@ -83,7 +87,7 @@ class Trainable(tune.Trainable):
             yield state["metrics"]
 
     def _by_group(self) -> Iterator[dict[str, Any]]:
-        """A worker group trains in a thread of this trial; its snapshots are read off the store."""
+        """A worker group trains in a thread of this trial; its snapshots come from the store."""
         outcome: dict[str, Any] = {}
         thread = threading.Thread(target=self._fit_group, args=(outcome,), daemon=True)
         thread.start()
@@ -104,7 +108,12 @@ class Trainable(tune.Trainable):
 
         resources = self.job.sweep.resources
         gpus = resources.gpus_per_trial / resources.workers
-        config = {"job": self.job, "data": ray.put(self.data), "trial": self.config["trial"], "kimg": self.kimg}
+        config = {
+            "job": self.job,
+            "data": ray.put(self.data),
+            "trial": self.config["trial"],
+            "kimg": self.kimg,
+        }
         try:
             TorchTrainer(
                 group_loop,
@@ -114,13 +123,16 @@ class Trainable(tune.Trainable):
                     num_workers=resources.workers,
                     use_gpu=gpus > 0,
                     resources_per_worker={
-                        "CPU": resources.cpus_per_trial / resources.workers, **({"GPU": gpus} if gpus else {})
+                        "CPU": resources.cpus_per_trial / resources.workers,
+                        **({"GPU": gpus} if gpus else {}),
                     },
                 ),
                 run_config=ray.train.RunConfig(
                     name=f"group-{self.trial_id}",
                     storage_path=self.logdir,
-                    failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=3),
+                    failure_config=ray.train.FailureConfig(
+                        max_failures=2, controller_failure_limit=3
+                    ),
                 ),
             ).fit()
         except Exception as error:
@@ -149,9 +161,14 @@ def group_loop(config: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     snapshots = train_trial(
-        config["job"], ray.get(config["data"]), from_json(config["trial"]), config["kimg"],
+        config["job"],
+        ray.get(config["data"]),
+        from_json(config["trial"]),
+        config["kimg"],
         wrap=lambda module: prepare_model(module, move_to_device=False),
-        rank=context.get_world_rank(), world=context.get_world_size(), device=get_device(),
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        device=get_device(),
     )
     for metrics in snapshots:
         ray.train.report({"kimg": metrics["kimg"]})

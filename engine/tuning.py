@@ -50,7 +50,9 @@ class Feed(Searcher):
         trial, kimg = chosen
         return {"trial": to_json(trial), "kimg": list(kimg)}
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict | None = None, error: bool = False
+    ) -> None:
         """Pass the outcome on to the plan."""
         self.plan.done(trial_id, result, error)
 
@@ -115,7 +117,9 @@ class OptunaPlan(Plan):
         if trial is None:
             return
         value = None if error or not result else result.get(self.metric)
-        self.inner.on_trial_complete(trial_id, result if value is not None else None, error=value is None)
+        self.inner.on_trial_complete(
+            trial_id, result if value is not None else None, error=value is None
+        )
         self.asked.append({"point": dict(trial.coordinates), "value": value})
         self.job.store.write_asked(self.asked)
 
@@ -127,10 +131,14 @@ OBJECTIVES = {"heldout_loss": "heldout_stream_loss", "stream_loss": "stream_loss
 class Watch(tune.Callback):
     """Turns Tune's results into analyses and progress; holds no state that Tune could save."""
 
-    def __init__(self, fanout: Fanout, on_snapshot: Callable[[Trial, dict], None], analyses: list[str]) -> None:
+    def __init__(
+        self, fanout: Fanout, on_snapshot: Callable[[Trial, dict], None], analyses: list[str]
+    ) -> None:
         self.fanout, self.on_snapshot, self.analyses = fanout, on_snapshot, analyses
 
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    ) -> None:
         """A snapshot is stored: queue its analyses."""
         point = from_json(trial.config["trial"])
         if result.get("kimg") is not None:
@@ -147,15 +155,21 @@ class Watch(tune.Callback):
 
 
 def tune_trials(
-    job: Job, refs: tuple[Any, Any], plan: Plan, fanout: Fanout,
-    on_snapshot: Callable[[Trial, dict], None], stop: Callable[[], bool],
+    job: Job,
+    refs: tuple[Any, Any],
+    plan: Plan,
+    fanout: Fanout,
+    on_snapshot: Callable[[Trial, dict], None],
+    stop: Callable[[], bool],
 ) -> list[str]:
     """Train what is planned; returns the errors of trials whose process died too often."""
     resources = job.sweep.resources
     slots = slots_of(job.sweep)
     asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
     if resources.workers > 1:
-        asked = {"memory": 1}  # the workers hold the CPUs; a trial that held them too would deadlock
+        asked = {
+            "memory": 1
+        }  # the workers hold the CPUs; a trial that held them too would deadlock
     trainable = tune.with_resources(with_refs(*refs), asked)
     with tempfile.TemporaryDirectory(prefix="diffphase-tune-") as scratch:
         results = tune.Tuner(
@@ -203,5 +217,3 @@ def longest_first(
 ) -> list[tuple[Trial, list[float]]]:
     """Work in the order that ends earliest: the longest trainings first."""
     return sorted(work, key=lambda item: -seconds(item[0]))
-
-

@@ -71,13 +71,19 @@ class Survey:
         trained = self.pieces[:, :, 0] == DONE
         pending = (self.pieces[:, :, 1:] == PENDING) & trained[:, :, None]
         return [
-            (Cell(self.trials[i], self.sweep.kimg[j]), [names[a] for a in np.flatnonzero(pending[i, j])])
+            (
+                Cell(self.trials[i], self.sweep.kimg[j]),
+                [names[a] for a in np.flatnonzero(pending[i, j])],
+            )
             for i, j in np.argwhere(pending.any(2))
         ]
 
     def to_reference(self) -> list[tuple[Subset, list[str]]]:
         """Subsets that lack pieces of their own, with the analyses that are missing."""
-        lists = {s: [a for a, code in found.items() if code == PENDING] for s, found in self.subsets.items()}
+        lists = {
+            s: [a for a, code in found.items() if code == PENDING]
+            for s, found in self.subsets.items()
+        }
         return [(subset, missing) for subset, missing in lists.items() if missing]
 
     @property
@@ -87,7 +93,12 @@ class Survey:
 
 
 def survey(
-    sweep: Sweep, store: Store, prints: Mapping[str, Any], *, retry_failed: bool = False, live: bool = False
+    sweep: Sweep,
+    store: Store,
+    prints: Mapping[str, Any],
+    *,
+    retry_failed: bool = False,
+    live: bool = False,
 ) -> Survey:
     """Compare the grid with the store.
 
@@ -106,7 +117,9 @@ def survey(
             _survey_trial(result, i, store, stored, prints["pieces"], live)
     for subset in subsets(sweep):
         stored = found.get(folder(subset), Stored())
-        result.subsets[subset] = _survey_subset(result, store, subset, stored, prints["subset_pieces"])
+        result.subsets[subset] = _survey_subset(
+            result, store, subset, stored, prints["subset_pieces"]
+        )
     if retry_failed:
         result.pieces[result.pieces == FAILED] = PENDING
         for states in result.subsets.values():
@@ -133,15 +146,24 @@ def _survey_trial(
         receipts = _receipts(stored, moment(kimg)) if (row[1:] == PENDING).any() else []
         for name, receipt in store.read_receipts(cell, receipts).items():
             a = 1 + list(sweep.analyses).index(name) if name in sweep.analyses else 0
-            if a and row[a] == PENDING and receipt.get("error") and receipt["fingerprint"] == prints[name]:
+            if (
+                a
+                and row[a] == PENDING
+                and receipt.get("error")
+                and receipt["fingerprint"] == prints[name]
+            ):
                 row[a] = FAILED
                 result.errors.setdefault((i, j), f"{name}: {receipt['error']}")
-        row[0] = _training_status(record, stored, kimg, complete=(row[1:] == DONE).all(), live=live)
+        row[0] = _training_status(
+            record, stored, kimg, complete=(row[1:] == DONE).all(), live=live
+        )
         if row[0] == FAILED:
             result.errors.setdefault((i, j), f"training: {record.get('error')}")
 
 
-def _training_status(record: dict, stored: Stored, kimg: float, *, complete: bool, live: bool) -> int:
+def _training_status(
+    record: dict, stored: Stored, kimg: float, *, complete: bool, live: bool
+) -> int:
     if moment(kimg) in stored.snapshots or complete:
         return DONE
     if record.get("status") == "failed":
@@ -168,7 +190,9 @@ def _survey_subset(
             for i, trial in enumerate(result.trials):
                 if trial.subset == subset:
                     for j in range(len(result.sweep.kimg)):
-                        result.errors.setdefault((i, j), f"{name} of the subset: {receipt['error']}")
+                        result.errors.setdefault(
+                            (i, j), f"{name} of the subset: {receipt['error']}"
+                        )
         else:
             states[name] = PENDING
             result.stale[name] += name in stored.pieces
@@ -184,5 +208,7 @@ def _skip(result: Survey, store: Store) -> None:
         untouched = (result.pieces[i] == PENDING).all()
         if untouched and dict(trial.coordinates) not in points:
             result.pieces[i] = SKIPPED if over else PENDING
-    wanted = {trial.subset for i, trial in enumerate(result.trials) if result.pieces[i, 0, 0] != SKIPPED}
+    wanted = {
+        trial.subset for i, trial in enumerate(result.trials) if result.pieces[i, 0, 0] != SKIPPED
+    }
     result.subsets = {s: states for s, states in result.subsets.items() if s in wanted}

@@ -12,10 +12,19 @@ from engine.spec import SpecError, Sweep, as_mapping, canonical, expand, load, p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kimgs": [1]}, r"unknown key 'kimgs' \(did you mean 'kimg'\?\); allowed: name, question"),
+        (
+            {"kimgs": [1]},
+            r"unknown key 'kimgs' \(did you mean 'kimg'\?\); allowed: name, question",
+        ),
         ({"resources": {"worker": 1}}, r"unknown key 'resources.worker' \(did you mean 'workers'"),
-        ({"axes": {"widht": [64], "n_train": [8]}}, r"axes.widht: unknown axis \(did you mean 'width'"),
-        ({"axes": {"width": [0], "n_train": [8]}}, r"axes.width: wanted whole numbers >= 1, got \[0\]"),
+        (
+            {"axes": {"widht": [64], "n_train": [8]}},
+            r"axes.widht: unknown axis \(did you mean 'width'",
+        ),
+        (
+            {"axes": {"width": [0], "n_train": [8]}},
+            r"axes.width: wanted whole numbers >= 1, got \[0\]",
+        ),
         ({"axes": {"width": [64], "n_train": [1]}}, r"axes.n_train: wanted whole numbers >= 2"),
         ({"axes": {"width": [64, 64], "n_train": [8]}}, r"axes.width: lists 64 twice"),
         ({"axes": {"width": [64]}}, r"axes.n_train is missing"),
@@ -25,9 +34,18 @@ from engine.spec import SpecError, Sweep, as_mapping, canonical, expand, load, p
         ({"kimg": [-1, 2]}, r"kimg: wanted positive numbers"),
         ({"sigmas": [0]}, r"sigmas: wanted positive noise levels"),
         ({"name": "../up"}, r"name: wanted letters, digits.*got '../up'"),
-        ({"numerics": {"precision": "half"}}, r"numerics.precision: .*'float32' or 'float64', got 'half'"),
-        ({"numerics": {"eval_batch": 1}}, r"numerics.eval_batch: .*greater than or equal to 2, got 1"),
-        ({"search": {"optuna": {"trials": 0}}}, r"search.optuna.trials: .*greater than or equal to 1"),
+        (
+            {"numerics": {"precision": "half"}},
+            r"numerics.precision: .*'float32' or 'float64', got 'half'",
+        ),
+        (
+            {"numerics": {"eval_batch": 1}},
+            r"numerics.eval_batch: .*greater than or equal to 2, got 1",
+        ),
+        (
+            {"search": {"optuna": {"trials": 0}}},
+            r"search.optuna.trials: .*greater than or equal to 1",
+        ),
         ({"backbone": {"depth": 1}}, r"backbone.name is missing"),
     ],
 )
@@ -85,8 +103,12 @@ def test_overrides_reach_axes_options_and_dotted_axes(tmp_path, tiny):
     path.write_text(json.dumps({**tiny, "training": {"batch": 128}}))
     sweep = load(
         path,
-        ["axes.width={log2: [64, 256]}", "axes.training.lr=[1e-3, 2e-3]", "data.n_heldout=64",
-         "analyses.memorization.samples=32"],
+        [
+            "axes.width={log2: [64, 256]}",
+            "axes.training.lr=[1e-3, 2e-3]",
+            "data.n_heldout=64",
+            "analyses.memorization.samples=32",
+        ],
     )
     assert sweep.axes["width"] == (64, 128, 256)
     assert sweep.axes["training.lr"] == (1e-3, 2e-3)
@@ -109,8 +131,18 @@ def test_parsing_undoes_as_mapping(tiny):
 
 def test_the_edm_grid_is_the_published_one(tiny):
     sigmas = parse({**tiny, "sigmas": {"edm": 10}}, "x.yaml").sigmas
-    published = (0.002, 0.02043533, 0.11663856, 0.46997906, 1.50174198, 4.06612360, 9.72320136,
-                 21.10867674, 42.41518932, 80)
+    published = (
+        0.002,
+        0.02043533,
+        0.11663856,
+        0.46997906,
+        1.50174198,
+        4.06612360,
+        9.72320136,
+        21.10867674,
+        42.41518932,
+        80,
+    )
     assert sigmas == pytest.approx(published, rel=1e-6)
 
 
@@ -120,8 +152,12 @@ def test_doubling_axes_hold_both_ends(low, doublings):
     assert values == tuple(low * 2**k for k in range(doublings + 1))
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    )
+)
 def test_whatever_a_file_says_ends_in_a_sweep_or_a_clear_error(raw):
     try:
         assert isinstance(parse(raw, "x.yaml"), Sweep)
@@ -129,13 +165,32 @@ def test_whatever_a_file_says_ends_in_a_sweep_or_a_clear_error(raw):
         assert str(error).startswith("x.yaml")
 
 
-KEYS = ["name", "data", "backbone", "axes", "kimg", "sigmas", "training", "analyses", "resources",
-        "numerics", "search"]
+KEYS = [
+    "name",
+    "data",
+    "backbone",
+    "axes",
+    "kimg",
+    "sigmas",
+    "training",
+    "analyses",
+    "resources",
+    "numerics",
+    "search",
+]
 VALUES = st.recursive(
-    st.none() | st.integers(-3, 300) | st.floats() | st.sampled_from(["a", "mlp", "width", "log2"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from([*KEYS, "width", "n_train", "log2", "log", "range", "optuna"]), inner,
-                      max_size=3),
+    st.none()
+    | st.integers(-3, 300)
+    | st.floats()
+    | st.sampled_from(["a", "mlp", "width", "log2"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*KEYS, "width", "n_train", "log2", "log", "range", "optuna"]),
+            inner,
+            max_size=3,
+        )
+    ),
     max_leaves=6,
 )
 
@@ -143,8 +198,13 @@ VALUES = st.recursive(
 @given(st.sampled_from(KEYS), VALUES)
 def test_any_value_of_any_key_ends_in_a_sweep_or_a_clear_error(key, value):
     good = {
-        "name": "x", "data": {"name": "digits"}, "backbone": {"name": "mlp"}, "kimg": [1], "sigmas": [1],
-        "axes": {"width": [64], "n_train": [8]}, "analyses": ["linearity"],
+        "name": "x",
+        "data": {"name": "digits"},
+        "backbone": {"name": "mlp"},
+        "kimg": [1],
+        "sigmas": [1],
+        "axes": {"width": [64], "n_train": [8]},
+        "analyses": ["linearity"],
     }
     try:
         assert isinstance(parse({**good, key: value}, "x.yaml"), Sweep)

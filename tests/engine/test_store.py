@@ -21,7 +21,9 @@ ARRAYS = hnp.arrays(
 )
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), ARRAYS, max_size=4), st.text())
+@given(
+    st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), ARRAYS, max_size=4), st.text()
+)
 def test_a_piece_survives_the_disk(arrays, fingerprint):
     variables = {
         name: Variable(tuple(f"d{i}" for i in range(a.ndim)), a, {"units": "1", "long_name": name})
@@ -35,7 +37,9 @@ def test_a_piece_survives_the_disk(arrays, fingerprint):
     for name, variable in variables.items():
         found = back.variables[name]
         assert (found.dims, found.attrs, found.values.dtype) == (
-            variable.dims, variable.attrs, variable.values.dtype,
+            variable.dims,
+            variable.attrs,
+            variable.values.dtype,
         )
         np.testing.assert_array_equal(found.values, variable.values)
     assert encode(back) == data
@@ -54,7 +58,8 @@ def test_text_is_not_a_piece():
 
 COORDINATES = st.dictionaries(
     st.sampled_from(["width", "n_train", "training.lr", "backbone.kind"]),
-    st.integers(0, 10**6) | st.floats(1e-6, 1e6) | st.text(max_size=8), min_size=1,
+    st.integers(0, 10**6) | st.floats(1e-6, 1e6) | st.text(max_size=8),
+    min_size=1,
 )
 
 

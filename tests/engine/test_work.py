@@ -1,4 +1,4 @@
-"""Trials, analyses and cube in one process: what is computed once, resumed, recomputed, refused."""
+"""Trials, analyses and cube in one process: what is computed, resumed, recomputed, refused."""
 
 import numpy as np
 import pytest
@@ -112,10 +112,14 @@ def test_other_training_under_stored_trials_is_refused_naming_both_values(tiny, 
 
 
 def test_a_killed_training_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
-    tiny = {**tiny, "axes": {"width": [64], "n_train": [8]}, "resources": {"checkpoint_seconds": 1e-6}}
+    tiny = {
+        **tiny,
+        "axes": {"width": [64], "n_train": [8]},
+        "resources": {"checkpoint_seconds": 1e-6},
+    }
     whole, killed = prepared(tiny, tmp_path / "whole"), prepared(tiny, tmp_path / "killed")
     compute(whole, analyses=[])
-    (trial, kimg), = killed.survey().to_train()
+    ((trial, kimg),) = killed.survey().to_train()
     real, calls = killed.store.files.write, []
 
     def write(name, data):
@@ -143,7 +147,9 @@ def test_a_torn_checkpoint_costs_time_and_no_numbers(tiny, tmp_path):
     ready.store.files.write(path, ready.store.files.read(path)[:100])
     compute(grown(tiny, tmp_path / "a"), analyses=[])
     compute(prepared(tiny, tmp_path / "b"), analyses=[])
-    assert contents(tmp_path / "a", "kimg*.safetensors") == contents(tmp_path / "b", "kimg*.safetensors")
+    assert contents(tmp_path / "a", "kimg*.safetensors") == contents(
+        tmp_path / "b", "kimg*.safetensors"
+    )
     assert "trained again from the start" in ready.store.trial_record(trial)["note"]
 
 
@@ -174,7 +180,9 @@ def test_an_analysis_that_raises_fails_alone(tiny, tmp_path, monkeypatch):
         raise ArithmeticError("no such number")
 
     analysis = ANALYSES["linearity"]
-    monkeypatch.setitem(ANALYSES, "linearity", type(analysis)(**{**vars(analysis), "measure": broken}))
+    monkeypatch.setitem(
+        ANALYSES, "linearity", type(analysis)(**{**vars(analysis), "measure": broken})
+    )
     compute(ready)
     monkeypatch.undo()
     cube = cube_of(ready)
@@ -183,7 +191,9 @@ def test_an_analysis_that_raises_fails_alone(tiny, tmp_path, monkeypatch):
     assert cube["denoiser_rmse"].notnull().all()
     assert "linearity_cosine" not in cube
     assert not ready.survey().to_analyse()
-    assert {n for _, names in ready.survey(retry_failed=True).to_analyse() for n in names} == {"linearity"}
+    assert {n for _, names in ready.survey(retry_failed=True).to_analyse() for n in names} == {
+        "linearity"
+    }
 
 
 def test_a_lost_piece_is_one_hole_and_its_neighbours_stay(whole):
@@ -197,7 +207,9 @@ def test_a_lost_piece_is_one_hole_and_its_neighbours_stay(whole):
     assert holed["status"].sel(at) == PENDING
     assert holed["denoiser_rmse"].sel(at).isnull().all()
     assert int(holed["denoiser_rmse"].isnull().sum()) == full["denoiser_rmse"].sel(at).size
-    rest = xr.where(full["status"].notnull() & (holed["status"] == DONE), full["memorized_fraction"], np.nan)
+    rest = xr.where(
+        full["status"].notnull() & (holed["status"] == DONE), full["memorized_fraction"], np.nan
+    )
     assert rest.notnull().sum() == 7
 
 
@@ -216,14 +228,25 @@ def test_the_cube_has_the_names_and_dims_of_the_contract(whole):
     across = ("width", "n_train", "seed", "draw", "split", "kimg")
     assert cube["status"].dims == across and (cube["status"] == DONE).all()
     expected = {
-        "train_loss": ("sigma",), "heldout_loss": ("sigma",), "heldout_loss_gaussian": ("sigma",),
-        "linearity_cosine_centred": ("sigma", "inputs"), "affine_r2": ("sigma", "inputs"),
+        "train_loss": ("sigma",),
+        "heldout_loss": ("sigma",),
+        "heldout_loss_gaussian": ("sigma",),
+        "linearity_cosine_centred": ("sigma", "inputs"),
+        "affine_r2": ("sigma", "inputs"),
         "linearity_cosine_centred_empirical": ("sigma", "inputs"),
-        "weight_distance": ("sigma", "inputs"), "subspace_overlap": ("sigma", "inputs"),
-        "denoiser_rmse": ("sigma", "reference", "inputs"), "memorized_fraction": (),
-        "memorized_fraction_null_gaussian": (), "generalization_score": (), "memorization_auc": (),
-        "nearest_ratio": ("sample",), "samples": ("sample", "pixel"), "kappa": ("sigma",),
-        "n_eff": ("sigma",), "train_seconds": (), "analysis_seconds": (),
+        "weight_distance": ("sigma", "inputs"),
+        "subspace_overlap": ("sigma", "inputs"),
+        "denoiser_rmse": ("sigma", "reference", "inputs"),
+        "memorized_fraction": (),
+        "memorized_fraction_null_gaussian": (),
+        "generalization_score": (),
+        "memorization_auc": (),
+        "nearest_ratio": ("sample",),
+        "samples": ("sample", "pixel"),
+        "kappa": ("sigma",),
+        "n_eff": ("sigma",),
+        "train_seconds": (),
+        "analysis_seconds": (),
     }
     for name, own in expected.items():
         assert set(cube[name].dims) == {*across, *own}, name
@@ -234,27 +257,47 @@ def test_the_cube_has_the_names_and_dims_of_the_contract(whole):
     assert cube["samples"].sizes["sample"] == 16
     assert cube["samples"].isel(sample=slice(8)).notnull().all()
     assert cube["samples"].isel(sample=slice(8, None)).isnull().all()
-    missing = [n for n, v in cube.data_vars.items() if n != "config_json" and not v.attrs.get("long_name")]
+    missing = [
+        n for n, v in cube.data_vars.items() if n != "config_json" and not v.attrs.get("long_name")
+    ]
     assert not missing
 
 
 def test_every_sigma_resolved_mean_has_its_standard_error(whole):
     cube = cube_of(whole)
-    for name in ("train_loss", "heldout_loss", "linearity_cosine_centred", "affine_r2", "denoiser_rmse"):
+    for name in (
+        "train_loss",
+        "heldout_loss",
+        "linearity_cosine_centred",
+        "affine_r2",
+        "denoiser_rmse",
+    ):
         assert (cube[f"{name}_se"] >= 0).all(), name
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_every_piece_lands_in_its_cell_in_any_order_and_a_lost_one_is_nan(tmp_path_factory, data):
     from engine.gather import Cube
     from engine.spec import parse
 
     widths = data.draw(st.lists(st.integers(1, 500), min_size=1, max_size=3, unique=True))
-    kimg = data.draw(st.lists(st.floats(0.1, 100), min_size=1, max_size=3, unique=True).map(sorted))
+    kimg = data.draw(
+        st.lists(st.floats(0.1, 100), min_size=1, max_size=3, unique=True).map(sorted)
+    )
     sweep = parse(
-        {"name": "x", "data": {"name": "d"}, "backbone": {"name": "b"}, "kimg": kimg, "sigmas": [1, 2],
-         "axes": {"width": widths, "n_train": [2, 4]}, "analyses": ["a"]}, "x",
+        {
+            "name": "x",
+            "data": {"name": "d"},
+            "backbone": {"name": "b"},
+            "kimg": kimg,
+            "sigmas": [1, 2],
+            "axes": {"width": widths, "n_train": [2, 4]},
+            "analyses": ["a"],
+        },
+        "x",
     )
     cells = data.draw(st.permutations(list(grid.cells(sweep))))
     lost = data.draw(st.sets(st.sampled_from(cells)))
@@ -267,17 +310,29 @@ def test_every_piece_lands_in_its_cell_in_any_order_and_a_lost_one_is_nan(tmp_pa
             cube.put(piece, cube.index([*cell.trial.coordinates, ("kimg", cell.kimg)]), names)
     if len(lost) < len(cells):
         dims, array, _ = cube.arrays["v"]
-        found = xr.DataArray(array, dims=dims, coords={"width": sorted(widths), "n_train": [2, 4],
-                                                       "kimg": kimg, "seed": [0], "draw": [0], "split": ["a"]})
+        found = xr.DataArray(
+            array,
+            dims=dims,
+            coords={
+                "width": sorted(widths),
+                "n_train": [2, 4],
+                "kimg": kimg,
+                "seed": [0],
+                "draw": [0],
+                "split": ["a"],
+            },
+        )
         for cell in cells:
             at = found.sel(dict(cell.trial.coordinates) | {"kimg": cell.kimg}).values
-            assert (np.isnan(at).all() if cell in lost else at[0] == value[cell])
+            assert np.isnan(at).all() if cell in lost else at[0] == value[cell]
 
 
 def test_two_stores_of_one_sweep_give_identical_cubes(tiny, tmp_path, whole):
     ready = prepared(tiny, tmp_path)
     compute(ready)
-    xr.testing.assert_identical(cube_of(ready).drop_vars(VOLATILE), cube_of(whole).drop_vars(VOLATILE))
+    xr.testing.assert_identical(
+        cube_of(ready).drop_vars(VOLATILE), cube_of(whole).drop_vars(VOLATILE)
+    )
 
 
 def test_float64_training_is_stored_as_float64(tiny, tmp_path):
