@@ -43,7 +43,7 @@ def phase(cube: xr.Dataset) -> xr.Dataset:
         )
     parts = [onset_times(cube), boundaries(cube), gaussian_times(cube), falls(cube)]
     found = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
-    found = found.merge(slopes(cube, found))
+    found = found.merge(slopes(cube, found), compat="no_conflicts")
     found.attrs = {
         "description": "onset times, boundaries and exponents derived from the cube",
         "level": LEVEL,

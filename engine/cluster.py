@@ -26,6 +26,13 @@ STORE_BYTES = 256 * 2**20
 """Object store beside the data: queues and results of tasks are small."""
 
 
+def configure(address: str | None) -> None:
+    """Set Ray's environment; to be called before Ray is imported, since it reads it then."""
+    for name, value in ENVIRONMENT.items():
+        if not (address and name == "RAY_AUTH_MODE"):  # a cluster has its own mode
+            os.environ.setdefault(name, value)
+
+
 @contextlib.contextmanager
 def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[None]:
     """Ray for the length of a run.
@@ -35,10 +42,7 @@ def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[N
         data_bytes: size of the arrays that every node will hold.
         groups: whether trials start worker groups (these need the dashboard's state service).
     """
-    for name, value in ENVIRONMENT.items():
-        if not (address and name == "RAY_AUTH_MODE"):
-            os.environ.setdefault(name, value)
-    import ray  # after the environment is set: Ray reads it when imported
+    import ray
 
     if address:
         ray.init(address=address, log_to_driver=False, logging_level="warning")

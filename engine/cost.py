@@ -24,7 +24,9 @@ UNCERTAINTY = 1.5
 """Factor within which a prediction is expected."""
 PROBE_SECONDS = 0.1
 """Time spent timing a step, and an evaluation, of each network size."""
-ROW_SECONDS = 2e-6
+SHARING = 1.2
+"""A process beside others on the same cores is slower than the probe alone."""
+ROW_SECONDS = 2.5e-6
 """Analyses beside the network's own evaluations, per evaluated row at d = 64."""
 ROW_EXPONENT = 1.7
 """Growth of the same with d, between 64 and 784: float64 fits."""
@@ -53,6 +55,9 @@ class Estimate:
     memory_bytes: float = 0.0
     measured: bool = False
     per_trial: dict[Trial, float] = field(default_factory=dict)
+    """Training seconds of each trial that lacks some."""
+    per_cell: dict[Trial, float] = field(default_factory=dict)
+    """Analysis seconds of each of its cells."""
 
     @property
     def core_seconds(self) -> float:
@@ -104,7 +109,7 @@ def estimate(job: Job, survey: Survey) -> Estimate:
         train, analysis = kimg * cost.kimg_seconds, lacking[i].mean(1).sum() * cost.cell_seconds
         result.train_seconds += train
         result.analysis_seconds += analysis
-        result.per_trial[trial] = train
+        result.per_trial[trial], result.per_cell[trial] = train, cost.cell_seconds
         result.longest = max(result.longest, train + analysis / len(job.sweep.kimg))
         result.disk_bytes += _disk(job, key, len(missing))
     result.memory_bytes = _memory(job)
@@ -151,7 +156,7 @@ def _probe(job: Job, trial: Trial) -> Cost:
 
     kimg = _seconds(step) / batch * 1000
     row = _seconds(evaluate) / batch + ROW_SECONDS * (x[0].numel() / 64) ** ROW_EXPONENT
-    return Cost(kimg, row * _evaluations(job), measured=False)
+    return Cost(SHARING * kimg, SHARING * row * _evaluations(job), measured=False)
 
 
 def _seconds(call: Callable[[], None]) -> float:

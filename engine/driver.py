@@ -1,20 +1,25 @@
 """The driver of a run: snapshots to analyses, missing trials to Tune, receipts to the display."""
 
+import threading
 import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.board import Board
 from engine.cluster import cores
-from engine.cost import Estimate, estimate
+from engine.cost import estimate
 from engine.fanout import Fanout, share
-from engine.grid import Cell, Trial
+from engine.grid import Cell, Subset, Trial
 from engine.job import Job
 from engine.progress import Display
+from engine.store import receipt_name
 from engine.tuning import OptunaPlan, Plan, longest_first, tune_trials
 from engine.work import DONE, Survey
 from trainables.datasets.data import Data
+
+GRACE = 10.0
+"""Seconds that tasks in flight get to write when the run is interrupted."""
 
 
 class Driver:
@@ -24,44 +29,47 @@ class Driver:
         self.job, self.data, self.todo, self.max_failures = job, data, todo, max_failures
         self.board = Board(job, data)
         self.failures = 0
+        self.lock = (
+            threading.Lock()
+        )  # snapshots come from Tune's thread, receipts from the fan-out's
         names = job.sweep.analyses
         # What each unfinished cell still waits for, so that the board shows it once it is whole.
         self.waiting: dict[Cell, set[str]] = defaultdict(lambda: set(names))
-        self.trained: dict[Trial, int] = {}
 
     def work(self, resurvey: Callable[[], Survey]) -> None:
         """Everything that is missing; failures are counted, kept in the store, and shown."""
-        predicted = estimate(self.job, self.todo)
-        groups = {name: facts.group for name, facts in self.job.facts.analyses.items()}
+        self.cost = estimate(self.job, self.todo)
         refs = share(self.job, self.data)
         training = self.todo.to_train()
-        with self._display(training, predicted) as self.display:
+        with self._display(training) as self.display:
             fanout = Fanout(
                 *refs,
-                groups,
+                {name: facts.group for name, facts in self.job.facts.analyses.items()},
                 limit=cores(),
                 on_receipt=self.on_receipt,
                 gpus=self.job.sweep.resources.gpus_per_analysis,
             )
-            self._submit_stored(fanout)
-            if training:
-                self._train(refs, training, predicted, fanout)
-            fanout.drain()
-            # A snapshot whose trial died before reporting it is in the store all the same.
-            for cell, missing in resurvey().to_analyse():
-                fanout.add(cell, missing)
-            fanout.drain()
+            try:
+                self._submit_stored(fanout)
+                if training:
+                    self._train(refs, training, fanout)
+                fanout.drain()
+                # A snapshot whose trial died before reporting it is in the store all the same.
+                for cell, missing in resurvey().to_analyse():
+                    fanout.add(cell, missing)
+                fanout.drain()
+            finally:
+                fanout.close(GRACE)
         self._finish_board(resurvey())
 
-    def _display(self, training: list, predicted: Estimate) -> Display:
+    def _display(self, training: list) -> Display:
         left = sum(len(kimg) for _, kimg in training)
         stored = self.todo.to_analyse()
         tasks = self.job.sweep.analyses
         pieces = left * len(tasks) + sum(len(names) for _, names in stored)
         pieces += sum(len(names) for _, names in self.todo.to_reference())
         display = Display(trials=len(training), snapshots=left, analyses=pieces)
-        display.expect(predicted.core_seconds)
-        self.cost = predicted
+        display.expect(self.cost.core_seconds)
         return display
 
     def _submit_stored(self, fanout: Fanout) -> None:
@@ -78,13 +86,12 @@ class Driver:
         for cell, missing in self.todo.to_analyse():
             self.waiting[cell] = set(missing)
             fanout.add(cell, missing)
-        fanout.pump()
 
-    def _train(self, refs: tuple, training: list, predicted: Estimate, fanout: Fanout) -> None:
+    def _train(self, refs: tuple, training: list, fanout: Fanout) -> None:
         if self.job.sweep.search:
             plan = OptunaPlan(self.job)
         else:
-            plan = Plan(longest_first(training, lambda trial: predicted.per_trial.get(trial, 0.0)))
+            plan = Plan(longest_first(training, lambda trial: self.cost.per_trial.get(trial, 0.0)))
         for error in tune_trials(self.job, refs, plan, fanout, self.on_snapshot, self.stop):
             self._failed(error)
 
@@ -94,31 +101,35 @@ class Driver:
 
     def on_snapshot(self, trial: Trial, result: dict[str, Any]) -> None:
         """A trial reported: a snapshot, its end, or its failure."""
-        if result.get("failed"):
-            record = self.job.store.trial_record(trial)
-            self._failed(
-                f"training {trial.address}: {record.get('error')}", record.get("traceback", "")
-            )
-        if result.get("kimg") is not None:
-            share_of = self.cost.per_trial.get(trial, 0.0) / len(self.job.sweep.kimg)
-            self.display.advance("snapshots", seconds=share_of)
-        if result.get("done"):
-            self.display.advance("trials")
+        with self.lock:
+            if result.get("failed"):
+                record = self.job.store.trial_record(trial)
+                reason = f"training {trial.address}: {record.get('error')}"
+                self._failed(reason, record.get("traceback", ""))
+            if result.get("kimg") is not None:
+                seconds = self.cost.per_trial.get(trial, 0.0) / len(self.job.sweep.kimg)
+                self.display.advance("snapshots", seconds=seconds)
+            if result.get("done"):
+                self.display.advance("trials")
 
     def on_receipt(self, receipt: dict[str, Any]) -> None:
         """A task ended: count its pieces, show its errors, log the cell once it is whole."""
         at, names = receipt["at"], receipt["names"]
-        self.display.advance("analyses", len(names), seconds=receipt["seconds"] * len(names))
-        for name, error in receipt["errors"].items():
-            self._failed(
-                f"{name} at {getattr(at, 'address', at)}: {error}", self._traceback(receipt, name)
-            )
-        if isinstance(at, Cell):
-            left = self.waiting[at]
-            left -= set(names) - set(receipt["errors"])
-            if not left:
-                del self.waiting[at]
-                self._log(at)
+        with self.lock:
+            self.display.advance("analyses", len(names), seconds=self._predicted(at, names))
+            for name, error in receipt["errors"].items():
+                place = at if isinstance(at, Cell) else at.address
+                self._failed(f"{name} at {place}: {error}", self._traceback(receipt, name))
+            if isinstance(at, Cell):
+                left = self.waiting[at]
+                left -= set(names) - set(receipt["errors"])
+                if not left:
+                    del self.waiting[at]
+                    self._log(at)
+
+    def _predicted(self, at: Cell | Subset, names: Sequence[str]) -> float:
+        whole = self.cost.per_cell.get(at.trial, 0.0) if isinstance(at, Cell) else 0.0
+        return whole * len(names) / len(self.job.sweep.analyses)
 
     def _log(self, cell: Cell) -> None:
         """TensorBoard is for looking: what goes wrong there is said and costs no result."""
@@ -130,8 +141,6 @@ class Driver:
             self.display.note(f"TensorBoard: {cell}: {error}\n{traceback.format_exc()}")
 
     def _traceback(self, receipt: dict[str, Any], name: str) -> str:
-        from engine.store import receipt_name
-
         stored = self.job.store.read_receipts(
             receipt["at"], [receipt_name(receipt["at"], receipt["group"])]
         )

@@ -1,12 +1,13 @@
-"""Remote analysis tasks, owned by the driver, bounded in flight.
+"""Remote analysis tasks, owned by the driver, bounded in flight, while training goes on.
 
-`pump` never blocks and never raises: it submits what fits, collects what is ready and keeps any
-error for `drain`. It is called from every place where Tune lets the driver think.
+A thread submits and collects: Tune calls its callbacks only when a trial reports, and polls a
+waiting searcher once a second, while an analysis may take a tenth of one.
 """
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -16,6 +17,9 @@ from engine.job import Job
 
 TASK_MEMORY = 500 * 2**20
 """Logical bytes a task reserves: analyses take no CPU of the trials', or they would starve."""
+POLL = 0.05
+"""Seconds between looks at the queue."""
+Task = tuple[Cell | Subset, str, tuple[str, ...]]
 
 
 def _analyse(
@@ -27,28 +31,32 @@ def _analyse(
 
 
 class Fanout:
-    """Analyses of stored snapshots as remote tasks, while training goes on.
+    """Analyses of stored snapshots as remote tasks.
 
     Args:
         job, data: references to the run's job and data in the object store.
+        groups: group of each analysis; one task measures one group's analyses at one place.
         limit: tasks in flight.
-        on_receipt: called with every finished task's receipt.
+        on_receipt: called with every finished task's receipt, in this object's thread.
+        gpus: share of a GPU that a task reserves.
     """
 
     def __init__(
         self,
         job: Any,
         data: Any,
-        sweep_groups: dict[str, str],
+        groups: Mapping[str, str],
+        *,
         limit: int,
         on_receipt: Callable[[dict[str, Any]], None],
         gpus: float = 0,
     ) -> None:
-        self.job, self.data, self.groups = job, data, sweep_groups
+        self.job, self.data, self.groups = job, data, groups
         self.limit, self.on_receipt = limit, on_receipt
-        self.queue: deque[tuple[Cell | Subset, str, tuple[str, ...]]] = deque()
-        self.flying: dict[ray.ObjectRef, tuple[Cell | Subset, str, tuple[str, ...]]] = {}
+        self.queue: deque[Task] = deque()
+        self.flying: dict[ray.ObjectRef, Task] = {}
         self.error: BaseException | None = None
+        self.closed = False
         self.remote = ray.remote(_analyse).options(
             num_cpus=0,
             num_gpus=gpus,
@@ -57,6 +65,8 @@ class Fanout:
             retry_exceptions=[OSError, MemoryError],
             scheduling_strategy="DEFAULT",
         )
+        self.thread = threading.Thread(target=self._work, name="fanout", daemon=True)
+        self.thread.start()
 
     def add(self, at: Cell | Subset, names: Sequence[str]) -> None:
         """Queue the named analyses of a cell or subset, one task per group."""
@@ -69,45 +79,49 @@ class Fanout:
         """Tasks queued or in flight."""
         return len(self.queue) + len(self.flying)
 
-    def pump(self, wait: float = 0) -> None:
-        """Collect finished tasks, submit as many as fit; wait at most `wait` seconds for one."""
-        try:
-            if self.flying:
-                ready, _ = ray.wait(list(self.flying), num_returns=1, timeout=wait)
-                if ready:  # one wakes the driver, the others that are ready come along
-                    ready, _ = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)
-                for ref in ready:
-                    self._collect(ref)
-            while self.queue and len(self.flying) < self.limit:
-                task = self.queue.popleft()
-                self.flying[self.remote.remote(self.job, self.data, *task)] = task
-        except Exception as error:
-            # Raised again by drain: an exception inside a Tune callback would end the sweep.
-            self.error = self.error or error
-            time.sleep(wait)
-
-    def _collect(self, ref: ray.ObjectRef) -> None:
-        at, group, names = self.flying.pop(ref)
-        try:
-            receipt = ray.get(ref)
-        except Exception as error:
-            # The task was lost more often than it is retried: its pieces stay pending, and say so.
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            receipt = {
-                "at": at,
-                "group": group,
-                "seconds": 0.0,
-                "lost": reason,
-                "errors": {name: reason for name in names},
-            }
-        self.on_receipt({**receipt, "names": names})
-
     def drain(self) -> None:
-        """Work until nothing is left, then raise what `pump` had to keep."""
+        """Wait until nothing is left, then raise what the thread could not."""
         while self.backlog and self.error is None:
-            self.pump(wait=1.0)
+            time.sleep(POLL)
         if self.error is not None:
             raise self.error
+
+    def close(self, grace: float = 0) -> None:
+        """Submit nothing more; wait at most `grace` seconds for tasks in flight to write."""
+        self.queue.clear()
+        self.closed = True
+        self.thread.join(timeout=grace)
+
+    def _work(self) -> None:
+        try:
+            while not self.closed or self.flying:
+                self._step()
+        except Exception as error:
+            self.error = error  # raised again by drain: an exception in a thread is nobody's
+
+    def _step(self) -> None:
+        """Submit as many tasks as fit, then collect what is ready."""
+        while self.queue and len(self.flying) < self.limit:
+            task = self.queue.popleft()
+            self.flying[self.remote.remote(self.job, self.data, *task)] = task
+        if not self.flying:
+            time.sleep(POLL)
+            return
+        ready, _ = ray.wait(list(self.flying), num_returns=1, timeout=POLL)
+        for ref in ready:
+            self._collect(ref)
+
+    def _collect(self, ref: ray.ObjectRef) -> None:
+        at, group, names = self.flying[ref]
+        try:
+            receipt = ray.get(ref)
+        except ray.exceptions.RayError as error:
+            # The task was lost more often than it is retried: its pieces stay pending, and say so.
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            errors = dict.fromkeys(names, reason)
+            receipt = {"at": at, "group": group, "seconds": 0.0, "errors": errors}
+        self.on_receipt({**receipt, "names": names})
+        del self.flying[ref]
 
 
 def share(job: Job, data: Any) -> tuple[Any, Any]:

@@ -78,7 +78,7 @@ def resolve(sweep: Sweep, origin: str, known: Facts | None = None) -> tuple[Fact
     """Facts of a sweep, and its data if they had to be read (unchanged files are not).
 
     Raises:
-        SpecError: an unknown name or option, a value out of range, too little data, a missing file.
+        SpecError: unknown name or option, value out of range, too little data, missing file.
     """
     training = _training(sweep, origin)
     backbone = _backbone_options(sweep, origin)

@@ -149,7 +149,9 @@ def _compute(
     prepared: Prepared, todo: Survey, address: str | None, max_failures: int | None
 ) -> int:
     """Train and analyse what is missing on a Ray cluster; 130 when interrupted."""
-    from engine.cluster import cluster
+    from engine.cluster import cluster, configure
+
+    configure(address)
     from engine.driver import Driver
     from engine.job import Job
 

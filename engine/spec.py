@@ -203,7 +203,7 @@ class Choice(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything beside the name; checked against the entry's signature by `engine.resolve`."""
+        """Everything beside the name; `engine.resolve` checks it against the entry."""
         return dict(self.__pydantic_extra__ or {})
 
 

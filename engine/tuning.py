@@ -1,9 +1,11 @@
 """Tune drives the grid: one Tuner, one Tune trial per trial that is not finished."""
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -21,10 +23,7 @@ RETRIES = 3
 
 
 class Feed(Searcher):
-    """Hands Tune a list of trials in order, or the picks of an inner searcher.
-
-    Tune polls `suggest` while it waits and runs no callbacks then, so it pumps the fan-out.
-    """
+    """Hands Tune the trials of a plan, unless too many analyses are waiting."""
 
     def __init__(self, plan: "Plan", fanout: Fanout, stop: Callable[[], bool], slots: int) -> None:
         super().__init__()
@@ -37,8 +36,7 @@ class Feed(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial, None to be asked again later, FINISHED when there is none."""
-        self.fanout.pump()
-        if self.stop():
+        if self.stop() or self.fanout.error is not None:
             return Searcher.FINISHED
         full = BACKLOG_PER_SLOT * self.slots
         self.held = self.fanout.backlog > (full / 2 if self.held else full)
@@ -144,11 +142,6 @@ class Watch(tune.Callback):
         if result.get("kimg") is not None:
             self.fanout.add(Cell(point, result["kimg"]), self.analyses)
         self.on_snapshot(point, result)
-        self.fanout.pump()
-
-    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        """Tune lets the driver think."""
-        self.fanout.pump()
 
     def __getstate__(self) -> dict:
         return {}
@@ -167,10 +160,10 @@ def tune_trials(
     slots = slots_of(job.sweep)
     asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
     if resources.workers > 1:
-        asked = {
-            "memory": 1
-        }  # the workers hold the CPUs; a trial that held them too would deadlock
+        asked = {"memory": 1}  # its workers hold the CPUs: both doing so would deadlock
     trainable = tune.with_resources(with_refs(*refs), asked)
+    # It misses the result files of Tune's own loggers; the store has the results.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="diffphase-tune-") as scratch:
         results = tune.Tuner(
             trainable,
@@ -194,7 +187,6 @@ def tune_trials(
 
 def with_refs(job: Any, data: Any) -> type[Trainable]:
     """The trainable bound to job and data in the object store."""
-    import ray
 
     class Bound(Trainable):
         def setup(self, config: dict[str, Any], **_: Any) -> None:

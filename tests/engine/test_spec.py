@@ -93,7 +93,8 @@ def test_a_missing_or_binary_file_is_refused(tmp_path):
 def test_a_python_file_describes_the_same_sweep(tmp_path, tiny):
     (tmp_path / "a.yaml").write_text(json.dumps(tiny))
     (tmp_path / "a.py").write_text(
-        f"from engine.spec import Sweep\nimport json\nSWEEP = Sweep(**json.loads({json.dumps(tiny)!r}))\n"
+        "import json\nfrom engine.spec import Sweep\n"
+        f"SWEEP = Sweep(**json.loads({json.dumps(tiny)!r}))\n"
     )
     assert load(tmp_path / "a.py") == load(tmp_path / "a.yaml")
 
