@@ -32,7 +32,8 @@ class Board:
         self.job, self.data = job, data
         self.folder = Path(job.store.files.path("tensorboard"))
         self.writers: dict[Trial, SummaryWriter] = {}
-        self.left: dict[Trial, set[float]] = {}
+        self.left: dict[Trial, list[float]] = {}
+        self.ready: dict[Trial, set[float]] = {}
         grid = np.array(job.sweep.sigmas)
         near = {int(np.argmin(np.abs(np.log(grid / sigma)))) for sigma in SHOWN_SIGMAS}
         self.sigmas = sorted(near)
@@ -40,7 +41,7 @@ class Board:
     def begin(self, trial: Trial, complete: Sequence[float]) -> None:
         """Start a trial's run anew with the cells that are stored already."""
         shutil.rmtree(self.folder / trial.address, ignore_errors=True)
-        self.left[trial] = set(self.job.sweep.kimg)
+        self.left[trial], self.ready[trial] = sorted(self.job.sweep.kimg), set()
         for kimg in complete:
             self.add(Cell(trial, kimg))
 
@@ -49,11 +50,31 @@ class Board:
         return (self.folder / trial.address).is_dir()
 
     def add(self, cell: Cell) -> None:
-        """Log a cell whose pieces are all stored; the last one of a trial closes its run."""
-        writer = self.writers.get(cell.trial)
-        if writer is None:
-            writer = SummaryWriter(self.folder / cell.trial.address)
-            self.writers[cell.trial] = writer
+        """Log a cell whose pieces are all stored, once those before it are logged.
+
+        TensorBoard draws points in the order they were written; analyses end in any order.
+        """
+        left, ready = self.left[cell.trial], self.ready[cell.trial]
+        ready.add(cell.kimg)
+        while left and left[0] in ready:
+            self._write(Cell(cell.trial, left.pop(0)), last=not left)
+
+    def close(self) -> None:
+        """Log what waited for a cell that never came, and flush."""
+        for trial, ready in self.ready.items():
+            for kimg in sorted(ready & set(self.left[trial])):
+                self._write(Cell(trial, kimg), last=False)
+        for writer in self.writers.values():
+            writer.close()
+        self.writers.clear()
+        self.left.clear()
+        self.ready.clear()
+
+    def _write(self, cell: Cell, *, last: bool) -> None:
+        """A cell's scalars and pictures; the last one of a trial closes its run."""
+        if cell.trial not in self.writers:
+            self.writers[cell.trial] = SummaryWriter(self.folder / cell.trial.address)
+        writer = self.writers[cell.trial]
         pieces = {n: self.job.store.read_piece(cell, n) for n in self.job.sweep.analyses}
         found = {n: piece for n, piece in pieces.items() if piece is not None}
         scalars = self._scalars(cell, found)
@@ -61,30 +82,17 @@ class Board:
             writer.add_scalar(tag, value, self.step(cell.kimg))
         if "samples" in found and "memorization" in found:
             picture = self._pictures(cell.trial, found["samples"], found["memorization"])
-            writer.add_image(
-                "samples/beside nearest training image", picture, self.step(cell.kimg)
-            )
-        self.left[cell.trial].discard(cell.kimg)
-        if not self.left[cell.trial]:
-            self._close(cell.trial, scalars)
+            tag = "samples/beside nearest training image"
+            writer.add_image(tag, picture, self.step(cell.kimg))
+        if last:
+            for summary in hparams(dict(cell.trial.coordinates), dict(scalars)):
+                writer.file_writer.add_summary(summary)
+            self.writers.pop(cell.trial).close()
 
     def step(self, kimg: float) -> int:
         """TensorBoard's step: kimg where all are whole numbers, else images."""
         whole = all(float(k).is_integer() for k in self.job.sweep.kimg)
         return int(kimg) if whole else round(1000 * kimg)
-
-    def close(self) -> None:
-        """Flush what is open."""
-        for writer in self.writers.values():
-            writer.close()
-        self.writers.clear()
-
-    def _close(self, trial: Trial, final: Mapping[str, float]) -> None:
-        """Write the trial's hyper-parameters with its final metrics and close its run."""
-        writer = self.writers.pop(trial)
-        for summary in hparams(dict(trial.coordinates), dict(final)):
-            writer.file_writer.add_summary(summary)
-        writer.close()
 
     def _scalars(self, cell: Cell, pieces: Mapping[str, Piece]) -> dict[str, float]:
         record = self.job.store.trial_record(cell.trial)["snapshots"].get(moment(cell.kimg), {})

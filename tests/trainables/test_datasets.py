@@ -263,3 +263,11 @@ def test_an_unknown_data_set_is_an_error_naming_the_nearest():
 def test_a_missing_path_is_an_error_naming_the_option():
     with pytest.raises(ValueError, match="'idx' needs the option 'path'"):
         load("idx")
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    from trainables.datasets import digits
+
+    np.testing.assert_array_equal(digits.load().points[:, 0], load_digits().images / 8 - 1)

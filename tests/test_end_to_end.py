@@ -1,0 +1,257 @@
+"""Whole runs through the command line, Tune, Train and remote analyses, in own processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.grid import Cell
+from engine.resolve import load
+from engine.store import snapshot_path
+from engine.trial import train_trial
+from tests.engine.helpers import VOLATILE, compute, contents, cube_of, job_of, prepared
+
+pytestmark = pytest.mark.ray
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def command(path, storage, *more):
+    """The command that runs a sweep."""
+    return [sys.executable, "-m", "engine", "run", str(path), "--storage", str(storage), *more]
+
+
+def run(path, storage, *more, expect=0):
+    """Run a sweep to its end."""
+    done = subprocess.run(
+        command(path, storage, *more), capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+def write(folder, mapping):
+    """The sweep file of a mapping."""
+    path = folder / f"{mapping['name']}.yaml"
+    path.write_text(json.dumps(mapping))
+    return path
+
+
+def cube(folder):
+    """The stored cube, through plain xarray, without what differs between equal runs."""
+    found = xr.open_zarr(folder / "results.zarr").load().drop_vars(VOLATILE)
+    volatile = ("history", "date_created", "source")
+    found.attrs = {
+        k: v for k, v in found.attrs.items() if k not in volatile and "version" not in k
+    }
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run of the tiny sweep: (mapping, its file, storage, what was printed)."""
+    from tests.engine.helpers import TINY
+
+    folder = tmp_path_factory.mktemp("finished")
+    path = write(folder, TINY)
+    return TINY, path, folder, run(path, folder)
+
+
+def test_a_run_gives_the_cube_that_one_process_gives(finished, tmp_path):
+    mapping, _, folder, _ = finished
+    ready = prepared(mapping, tmp_path)
+    compute(ready)
+    alone = cube_of(ready).drop_vars(VOLATILE)
+    xr.testing.assert_equal(cube(folder / "tiny"), alone)
+    assert (alone["status"] == 2).all()
+
+
+def test_a_run_prints_what_was_found_and_where_it_lies(finished):
+    _, _, folder, done = finished
+    assert "1. The memorized fraction falls with n_train (mlp on digits)" in done.stdout
+    for place in ("results.zarr", "figures", f"tensorboard --logdir {folder}/tiny/tensorboard"):
+        assert place in done.stdout
+    assert "analyses 58/58" in done.stderr and "\x1b" not in done.stderr
+    assert {p.suffix for p in (folder / "tiny" / "figures").iterdir()} == {
+        ".png",
+        ".pdf",
+        ".csv",
+        ".txt",
+    }
+
+
+def test_tensorboard_reads_scalars_images_and_hyperparameters(finished):
+    _, _, folder, _ = finished
+    stored = cube(folder / "tiny")
+    runs = list((folder / "tiny" / "tensorboard").iterdir())
+    assert len(runs) == 4
+    for run_folder in runs:
+        events = EventAccumulator(str(run_folder)).Reload()
+        at = {
+            k: int(v)
+            for k, v in (p.split("=") for p in run_folder.name.split(","))
+            if k != "split"
+        }
+        expected = stored["memorized_fraction"].sel(at).values.ravel()
+        scalars = events.Scalars("memorization/memorized_fraction")
+        assert [s.step for s in scalars] == [1, 2]
+        np.testing.assert_allclose([s.value for s in scalars], expected, rtol=1e-6)
+        tags = events.Tags()
+        for start in (
+            "loss/stream_loss",
+            "linearity_cosine_centred/",
+            "denoiser_rmse/",
+            "affine_r2/",
+        ):
+            assert any(tag.startswith(start) for tag in tags["scalars"]), start
+        (images,) = tags["images"]
+        assert [i.step for i in events.Images(images)] == [1, 2]
+        first = events.Images(images)[0]  # 4 rows of 2 pairs of 8 x 8 pixels, enlarged 4 times
+        assert (first.height, first.width) == (4 * 9 * 4, 2 * 18 * 4)
+        plugins = events.summary_metadata
+        assert any(meta.plugin_data.plugin_name == "hparams" for meta in plugins.values())
+
+
+def test_a_second_run_of_a_finished_sweep_starts_nothing(finished):
+    _, path, folder, _ = finished
+    before = {
+        p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"
+    }
+    probe = (
+        "import sys; sys.argv = ['diffphase', *sys.argv[1:]]; from engine import cli\n"
+        "try: cli.main()\n"
+        "finally: assert 'ray' not in sys.modules, 'Ray was imported'"
+    )
+    arguments = [sys.executable, "-c", probe, *command(path, folder)[3:]]
+    start = time.monotonic()
+    done = subprocess.run(arguments, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert (
+        time.monotonic() - start < 30
+    )  # a hang guard; the time itself is the benchmarks' business
+    assert "1. The memorized fraction" in done.stdout
+    after = {
+        p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.name != ".lock"
+    }
+    assert after == before
+
+
+def test_a_new_seed_and_a_later_kimg_leave_old_pieces_byte_identical(finished, tmp_path):
+    mapping, _, folder, _ = finished
+    before = contents(folder / "tiny", "*.arrow")
+    grown = {**mapping, "axes": {**mapping["axes"], "seed": [0, 1]}, "kimg": [1, 2, 3]}
+    done = run(write(tmp_path, grown), folder)
+    assert "trials 8/8  snapshots 16/16  analyses 96/96" in done.stderr
+    after = contents(folder / "tiny", "*.arrow")
+    assert {name: after[name] for name in before} == before
+    assert (cube(folder / "tiny")["status"] == 2).all()
+    run(write(tmp_path, mapping), folder)  # and back: the cube shrinks, nothing is deleted
+    assert contents(folder / "tiny", "*.arrow") == after
+    assert cube(folder / "tiny").sizes["seed"] == 1
+
+
+def wait_for(pattern, folder, count, process):
+    """Until `count` files match, while the process lives."""
+    deadline = time.monotonic() + 120
+    while len(list(folder.rglob(pattern))) < count:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, f"no {pattern} in two minutes"
+        time.sleep(0.02)
+
+
+def test_terminated_and_killed_runs_end_in_the_cube_of_an_undisturbed_one(tiny, tmp_path):
+    tiny |= {"kimg": [1, 4, 8, 16], "training": {**tiny["training"], "batch": 32}}
+    tiny |= {"resources": {"checkpoint_seconds": 0.2}}
+    path, storage = write(tmp_path, tiny), tmp_path / "disturbed"
+    options = {
+        "env": ENVIRONMENT,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    with subprocess.Popen(command(path, storage), **options) as first:
+        wait_for("kimg=*.safetensors", storage, 1, first)
+        second = run(path, storage, expect=2)
+        assert f"pid {first.pid}, started 20" in second.stderr
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(timeout=60) == 130
+        assert "the same command goes on from here" in first.stderr.read()
+    ready = prepared(tiny, storage)
+    assert not ready.survey().is_finished
+    stored = len(list(storage.rglob("kimg=*.safetensors")))
+    with subprocess.Popen(command(path, storage), **options) as killed:
+        wait_for("kimg=*.safetensors", storage, stored + 1, killed)
+        killed.kill()
+    time.sleep(4)  # orphaned workers go on writing for a moment
+    assert not ready.survey().is_finished
+    run(path, storage)
+    undisturbed = prepared(tiny, tmp_path / "undisturbed")
+    compute(undisturbed)
+    xr.testing.assert_equal(cube(storage / "tiny"), cube_of(undisturbed).drop_vars(VOLATILE))
+    assert contents(storage, "kimg*.safetensors") == contents(
+        tmp_path / "undisturbed", "kimg*.safetensors"
+    )
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
+def test_two_processes_train_to_the_weights_of_one(tiny, tmp_path, precision, tolerance):
+    tiny |= {
+        "axes": {"width": [64], "n_train": [16]},
+        "training": {"batch": 64, "lr": 1e-3, "warmup_kimg": 1},
+        "kimg": [6.4, 12.8],  # 100 and 200 steps
+        "analyses": ["generalization"],
+        "numerics": {"precision": precision},
+    }
+    alone = prepared(tiny, tmp_path / "one")
+    ((trial, kimg),) = alone.survey().to_train()
+    list(train_trial(job_of(alone), load(alone.sweep, "x"), trial, kimg))
+    run(write(tmp_path, {**tiny, "resources": {"workers": 2}}), tmp_path / "two")
+    both = prepared(tiny, tmp_path / "two")
+    for k in kimg:
+        path = snapshot_path(Cell(trial, k))
+        (one, _), (two, _) = (ready.store.read_tensors(path) for ready in (alone, both))
+        assert one.keys() == two.keys()
+        assert any((one[name] != 0).any() for name in one)
+        for name in one:
+            np.testing.assert_allclose(two[name], one[name], rtol=0, atol=tolerance, err_msg=name)
+    assert both.store.trial_record(trial)["snapshots"]["kimg=12.8"]["step"] == 200
+
+
+def test_optuna_picks_cells_of_the_same_cube_and_the_rest_is_skipped(tiny, tmp_path):
+    tiny |= {
+        "axes": {"width": [64, 80, 96, 128], "n_train": [8, 16, 32, 64]},
+        "analyses": ["generalization"],
+        "search": {"optuna": {"objective": "heldout_loss", "mode": "min", "trials": 4}},
+    }
+    path = write(tmp_path, tiny)
+    run(path, tmp_path)
+    found = cube(tmp_path / "tiny")
+    asked = json.loads((tmp_path / "tiny" / "search.json").read_text())["asked"]
+    assert len(asked) == 4 and all(entry["value"] > 0 for entry in asked)
+    points = {(entry["point"]["width"], entry["point"]["n_train"]) for entry in asked}
+    done = found["status"].isel(kimg=-1, seed=0, draw=0, split=0)
+    for width in (64, 80, 96, 128):
+        for n_train in (8, 16, 32, 64):
+            state = int(done.sel(width=width, n_train=n_train))
+            assert state == (2 if (width, n_train) in points else 4)
+    assert int(found["heldout_loss"].notnull().any("sigma").sum()) == 2 * len(points)
+    again = run(path, tmp_path)
+    assert "snapshots" not in again.stderr
+
+
+def test_a_diverging_trial_is_a_failed_cell_and_not_a_dead_sweep(tiny, tmp_path):
+    training = {"batch": 128, "warmup_kimg": 1}
+    axes = {"width": [64], "n_train": [8], "training.lr": [4e-3, 1e30]}
+    tiny |= {"training": training, "axes": axes, "analyses": ["generalization", "memorization"]}
+    path = write(tmp_path, tiny)
+    done = run(path, tmp_path, expect=1)
+    assert "failed training width=64" in done.stderr and "not finite" in done.stderr
+    status = cube(tmp_path / "tiny")["status"]
+    assert (status.sel(training_lr=4e-3) == 2).all() and (status.sel(training_lr=1e30) == 3).all()
+    again = run(path, tmp_path, expect=1)
+    assert "trials 1" not in again.stderr
