@@ -1,11 +1,12 @@
 r"""The four figures of a sweep, each from a table of exactly the numbers it shows.
 
 `plotted(name, cube, phase)` is that table; `FIGURES[name](cube, phase)` draws it. Values are means
-over seeds and draws; of every further axis (split, hyper-parameters) the first value is shown and
-named. Cells that were not measured stay grey and hatched: nothing is interpolated over them.
+over the replicates, the (seed, draw) pairs; below four of them the band is their range. Of every
+further axis (split, hyper-parameters) the first value is shown and named. Cells that were not
+measured stay grey and hatched: nothing is interpolated over them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -26,99 +27,59 @@ from analyses.wording import subject
 
 __all__ = ["FIGURES", "plotted"]
 
+KIMG = "training time (kimg: thousands of images)"
+RARE = 0.05
+"""Share of training draws within a factor sqrt 2 of a noise level, below which it is shaded."""
 BOUNDARY = {LEVELS[0]: ("#ffffff", "-"), LEVELS[1]: ("#ff7f0e", (0, (4, 1.5)))}
 """Colour and dash of the boundary at each memorized fraction."""
 
 
 def draw_width(cube: xr.Dataset, phase: xr.Dataset) -> Figure:
     """Phase diagram over n_train and width at the last kimg."""
-    table = table_width(cube, phase)
-    subtitle = f"at {cube['kimg'].values[-1]:g} kimg\n{_counts(cube, 'sample')}"
-    drawn, axes = figure(f"Memorized fraction: {subject(cube)}", subtitle)
-    _heat(drawn, axes, table, "width")
-    axes.set_ylabel("width")
-    for level, rows in table.groupby("level"):
-        # One boundary per width: at the edge between the last n_train above the level and the
-        # next; open where the grid never crosses.
-        _boundary_line(axes, rows.drop_duplicates("width"), "width", float(level), along="x")
-    _legend(axes)
-    return drawn
+    place = f"at {cube['kimg'].values[-1]:g} kimg"
+    return _diagram(cube, table_width(cube, phase), place, "width", "width", "width")
 
 
 def draw_kimg(cube: xr.Dataset, phase: xr.Dataset) -> Figure:
     """Phase diagram over n_train and kimg at the largest width."""
-    table = table_kimg(cube, phase)
-    subtitle = f"at width {cube['width'].values.max()}\n{_counts(cube, 'sample')}"
-    drawn, axes = figure(f"Memorized fraction: {subject(cube)}", subtitle)
-    _heat(drawn, axes, table, "kimg")
-    axes.set_ylabel("training time (kimg: thousands of images)")
-    for level, rows in table.groupby("level"):
-        _boundary_line(axes, rows.drop_duplicates("n_train"), "n_train", float(level), along="y")
-    _legend(axes)
-    return drawn
+    place = f"at width {cube['width'].values.max()}"
+    return _diagram(cube, table_kimg(cube, phase), place, "kimg", "n_train", KIMG)
 
 
 def draw_distance(cube: xr.Dataset, phase: xr.Dataset) -> Figure:
     """Distance to the Gaussian denoiser over training time."""
     table = table_distance(cube, phase)
-    subtitle = (
-        f"at width {cube['width'].values.max()}, sigma {table['sigma'].iloc[0]:g}, held-out "
-        f"inputs; {_band_text(table, 'denoiser_rmse')}\n{_counts(cube, 'image')}"
+    place = f"at width {cube['width'].values.max()}, sigma {table['sigma'].iloc[0]:g}"
+    drawn, axes = figure(
+        f"Distance to the Gaussian denoiser: {subject(cube)}",
+        _line_subtitle(cube, table, place, "image"),
     )
-    drawn, axes = figure(f"Distance to the Gaussian denoiser: {subject(cube)}", subtitle)
-    axes.set_xscale("log")
-    for i, (n, rows) in enumerate(groups := list(table.groupby("n_train"))):
-        style = line_style(i, len(groups))
-        axes.plot(rows["kimg"], rows["denoiser_rmse"], label=f"{n:g}", **style)
-        _band(axes, rows, "kimg", "denoiser_rmse", style["color"])
+    for rows, style in _lines(axes, table, "kimg", "denoiser_rmse"):
         least = rows[rows["is_minimum"]]
-        axes.plot(
-            least["kimg"],
-            least["denoiser_rmse"],
-            "o",
-            ms=12,
-            mfc="none",
-            mec=style["color"],
-            mew=1.4,
-            label="_minimum",
-        )
+        ring = {"ms": 12, "mfc": "none", "mec": style["color"], "mew": 1.4}
+        axes.plot(least["kimg"], least["denoiser_rmse"], "o", label="_minimum", **ring)
     axes.plot([], [], "o", ms=11, mfc="none", mec="0.3", ls="none", label="minimum")
-    axes.set_xlabel("training time (kimg: thousands of images)")
+    axes.set_xlabel(KIMG)
     axes.set_ylabel("RMSE to the Gaussian denoiser (pixel)")
     axes.set_ylim(bottom=0)
-    number_ticks(axes, "x", np.unique(table["kimg"]))
     _side_legend(axes, "n_train")
     return drawn
 
 
 def draw_linearity(cube: xr.Dataset, phase: xr.Dataset) -> Figure:
-    """Centred linearity over noise level, between its oracle brackets."""
-    table = table_linearity(cube, phase)
-    subtitle = (
-        f"at width {cube['width'].values.max()}, {cube['kimg'].values[-1]:g} kimg, held-out "
-        f"inputs; {_band_text(table, 'linearity_cosine_centred')}\n{_counts(cube, 'pair')}"
-    )
-    drawn, axes = figure(f"Linearity: {subject(cube)}", subtitle)
-    axes.set_xscale("log")
-    name = "linearity_cosine_centred"
-    for i, (n, rows) in enumerate(groups := list(table.groupby("n_train"))):
-        style = line_style(i, len(groups))
-        axes.plot(rows["sigma"], rows[name], label=f"{n:g}", **style)
-        _band(axes, rows, "sigma", name, style["color"])
-        axes.plot(
-            rows["sigma"],
-            rows[f"{name}_empirical"],
-            color=style["color"],
-            lw=0.8,
-            ls=style["linestyle"],
-            label="_empirical",
-        )
+    """Centred linearity over noise level, beside the two oracles."""
+    table, name = table_linearity(cube, phase), "linearity_cosine_centred"
+    place = f"at width {cube['width'].values.max()}, {cube['kimg'].values[-1]:g} kimg"
+    drawn, axes = figure(f"Linearity: {subject(cube)}", _line_subtitle(cube, table, place, "pair"))
+    for rows, style in _lines(axes, table, "sigma", name):
+        thin = {"color": style["color"], "ls": style["linestyle"], "lw": 0.8}
+        axes.plot(rows["sigma"], rows[f"{name}_empirical"], label="_empirical", **thin)
+    _shade_untrained(axes, table)
     ceiling = table.groupby("sigma")[f"{name}_gaussian"].mean()
     axes.plot(ceiling.index, ceiling, color="0.2", lw=1, label="Gaussian oracle")
     axes.plot([], [], color="0.4", lw=0.8, label="empirical oracle\n(thin, same dash)")
     axes.set_xlabel("noise level sigma (pixel)")
     axes.set_ylabel("centred linearity (cosine, 1 = affine)")
-    number_ticks(axes, "x", np.unique(table["sigma"]))
     _side_legend(axes, "n_train")
     return drawn
 
@@ -129,6 +90,24 @@ FIGURES: dict[str, Callable[[xr.Dataset, xr.Dataset], Figure]] = {
     "gaussian_distance": draw_distance,
     "linearity": draw_linearity,
 }
+
+
+def _diagram(
+    cube: xr.Dataset, table: pd.DataFrame, place: str, y: str, crossed: str, label: str
+) -> Figure:
+    """Memorized fraction over n_train and `y`, with one crossing per value of `crossed`.
+
+    The crossing lies at the edge between the last cell on one side of the level and the next.
+    """
+    subtitle = f"{place}, mean over replicates (seed, draw)\n{_counts(cube, 'sample')}"
+    drawn, axes = figure(f"Memorized fraction: {subject(cube)}", subtitle)
+    _heat(drawn, axes, table, y)
+    axes.set_ylabel(label)
+    for level, rows in table.groupby("level"):
+        once = rows.drop_duplicates(crossed)
+        _boundary_line(axes, once, crossed, float(level), along="x" if y == crossed else "y")
+    _legend(axes)
+    return drawn
 
 
 def _heat(drawn: Figure, axes: Axes, table: pd.DataFrame, y: str) -> None:
@@ -156,17 +135,16 @@ def _heat(drawn: Figure, axes: Axes, table: pd.DataFrame, y: str) -> None:
     axes.set_xlabel("n_train (training images)")
     drawn.colorbar(mesh, ax=axes, label="memorized fraction of samples", pad=0.02)
     if grid.size <= 80:
-        for (row, column), value in np.ndenumerate(grid.to_numpy(float)):
-            if np.isfinite(value):
-                axes.text(
-                    grid.columns[column],
-                    grid.index[row],
-                    f"{value:.2f}",
-                    fontsize=7,
-                    ha="center",
-                    va="center",
-                    color="k" if value > 0.55 else "w",
-                )
+        _write_values(axes, grid)
+
+
+def _write_values(axes: Axes, grid: pd.DataFrame) -> None:
+    """The number in each measured cell."""
+    for (row, column), value in np.ndenumerate(grid.to_numpy(float)):
+        if np.isfinite(value):
+            place = grid.columns[column], grid.index[row]
+            colour = "k" if value > 0.55 else "w"
+            axes.text(*place, f"{value:.2f}", fontsize=7, ha="center", va="center", color=colour)
 
 
 def _boundary_line(axes: Axes, rows: pd.DataFrame, key: str, level: float, along: str) -> None:
@@ -214,16 +192,41 @@ def _side_legend(axes: Axes, title: str) -> None:
     axes.figure.legend(loc="outside right upper", title=title, fontsize=8, frameon=False)
 
 
-def _band(axes: Axes, rows: pd.DataFrame, x: str, name: str, colour: tuple) -> None:
-    """Mean plus and minus 1.96 standard errors."""
-    half = 1.96 * rows[f"{name}_se"]
-    axes.fill_between(rows[x], rows[name] - half, rows[name] + half, color=colour, alpha=0.2, lw=0)
+def _lines(
+    axes: Axes, table: pd.DataFrame, x: str, name: str
+) -> Iterator[tuple[pd.DataFrame, dict]]:
+    """Draw one line per n_train with its band over a log axis; each one's rows and style."""
+    axes.set_xscale("log")
+    groups = list(table.groupby("n_train"))
+    for i, (n, rows) in enumerate(groups):
+        style = line_style(i, len(groups))
+        axes.plot(rows[x], rows[name], label=f"{n:g}", **style)
+        ends = rows["band_low"], rows["band_high"]
+        axes.fill_between(rows[x], *ends, color=style["color"], alpha=0.2, lw=0)
+        yield rows, style
+    number_ticks(axes, "x", np.unique(table[x]))
 
 
-def _band_text(table: pd.DataFrame, name: str) -> str:
-    """What the error band spans."""
-    over = "seeds and draws" if table[f"{name}_replicates"].max() > 1 else "held-out images"
-    return f"band: ± 1.96 s.e. over {over}"
+def _shade_untrained(axes: Axes, table: pd.DataFrame) -> None:
+    """Grey behind the noise levels that training rarely draws: there a network can be anything."""
+    levels = table.drop_duplicates("sigma").sort_values("sigma")
+    edges = log_edges(levels["sigma"].to_numpy(float))
+    rare = levels["exposure"].to_numpy(float) < RARE
+    limits = axes.get_xlim()
+    label = f"under {RARE:.0%} of the training\nnoise is near this level"
+    for first, last in zip(edges[:-1][rare], edges[1:][rare], strict=True):
+        ends = max(first, limits[0]), min(last, limits[1])
+        axes.axvspan(*ends, color="0.93", lw=0, zorder=0, label=label)
+        label = "_more"
+    axes.set_xlim(limits)
+
+
+def _line_subtitle(cube: xr.Dataset, table: pd.DataFrame, place: str, own: str) -> str:
+    """Where the lines are taken, what their band is, and the counts."""
+    return (
+        f"{place}, held-out inputs; mean over replicates (seed, draw)\n"
+        f"band: {table['band'].iloc[0]}\n{_counts(cube, own)}"
+    )
 
 
 def _counts(cube: xr.Dataset, own: str) -> str:

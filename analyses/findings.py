@@ -13,6 +13,7 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from analyses.phase import LEVEL, heldout
+from analyses.statistics import wilson
 from analyses.wording import (
     lowest,
     onsets_by_n,
@@ -70,7 +71,11 @@ def fraction_falls(cube: xr.Dataset, phase: xr.Dataset) -> tuple[str, list[str]]
     kimg = cube["kimg"].values[-1]
     last = cube[["memorized_fraction", "memorized_fraction_low", "memorized_fraction_high"]]
     last = last.isel(kimg=-1)
-    lines, verdicts = [f"f_mem at {kimg:g} kimg, range over the replicates of each width:"], []
+    lines = [
+        "f_mem, the share of samples that copy a training point (much nearer to it than to any "
+        f"other), at {kimg:g} kimg; ranges are over trials that differ in seed or draw"
+    ]
+    verdicts = []
     for width in cube["width"].values:
         rows = last.sel(width=width)
         share = rows["memorized_fraction"]
@@ -86,7 +91,7 @@ def _falls_at(rows: xr.Dataset) -> tuple[str | None, str]:
     share = rows["memorized_fraction"]
     if not (share > LEVEL).any():
         known = bool(share.notnull().any())
-        return None, "never above 5 %, so it shows nothing" if known else "no snapshot measured"
+        return None, "never above 5 %, so it does not count" if known else "no snapshot measured"
     bad, short = [], 0
     for where, row in _replicates(rows):
         row = row.sortby("n_train")
@@ -114,7 +119,7 @@ def onset_grows(cube: xr.Dataset, phase: xr.Dataset) -> tuple[str, list[str]]:
     missing = _missing(phase, "tau_mem_low", "tau_mem_slope")
     if missing:
         return UNDECIDED, [missing]
-    lines, verdicts = [], {}
+    lines, verdicts = [_what_onsets_are(cube)], {}
     for where, fit in _groups(phase, "tau_mem_slope"):
         times = phase[["tau_mem_low", "tau_mem_high"]].sel({k: fit[k] for k in fit.coords})
         lines.append(f"{where}: tau_mem in kimg: {onsets_by_n(times)}")
@@ -131,37 +136,66 @@ def onset_grows(cube: xr.Dataset, phase: xr.Dataset) -> tuple[str, list[str]]:
         verdicts[where] = (fit["width"].item(), sign)
     largest = max(width for width, _ in verdicts.values())
     lines.append(
-        f"verdict from the bare slope at width {largest}; published for tau_mem: slope 1 "
-        "(arXiv 2505.17638, a citation and not a target)"
+        f"verdict from the bare slope at width {largest}: it holds if the lower end is above 0; "
+        "published for tau_mem: slope 1 (arXiv 2505.17638, a citation and not a target)"
     )
     return _overall([v for width, v in verdicts.values() if width == largest]), lines
 
 
+def _what_onsets_are(cube: xr.Dataset) -> str:
+    """What tau_mem is, and how well the number of samples resolves it."""
+    text = "tau_mem, the training time in kimg from which f_mem stays above 5 %, as the interval"
+    text += " between two snapshots"
+    samples = cube.sizes.get("sample")
+    if samples is None:
+        return text
+    low, high = wilson(LEVEL * samples, samples)
+    return (
+        f"{text}; with {samples} samples the Wilson interval of 5 % is {100 * low:.1f} to "
+        f"{100 * high:.1f} %"
+    )
+
+
 def _slope_lines(fit: xr.Dataset, phase: xr.Dataset) -> list[str]:
     """The three regressions of one width."""
-    count = int(fit["onset_replicates"])
-    kind = (
-        f"[range over {count} (seed, draw) replicate(s): too few to resample, so no interval]"
-        if int(fit["onset_is_range"])
-        else f"[95 % interval, {count} (seed, draw) replicates and their samples resampled]"
-    )
     lines = [
-        f"bare log-log slope {with_ends(fit, 'tau_mem_slope')} {kind}",
+        f"bare log-log slope {with_ends(fit, 'tau_mem_slope')} {_kind_of_ends(fit)}",
         f"tau_mem = tau_0 + c n_train: tau_0 = {with_ends(fit, 'tau_mem_offset')} kimg, "
         f"c = {with_ends(fit, 'tau_mem_rate')} kimg",
     ]
+    if int(fit["onset_is_range"]):
+        lines.insert(1, _admitted(fit))
     if "tau_gauss" in phase:
         place = {k: v for k, v in fit.coords.items() if k in phase["tau_gauss"].dims}
         gauss = phase[["tau_gauss", "tau_gauss_interior"]].sel({**place, "reference": "gaussian"})
         inner = gauss["tau_gauss"].where(gauss["tau_gauss_interior"] == 1)
         lines[-1] += f", beside tau_gauss = {span(inner, '{:g}')} kimg"
     if int(fit["tau_mem_minus_gauss_slope_success"]):
+        ends = with_ends(fit, "tau_mem_minus_gauss_slope")
         lines.append(
-            f"log-log slope of tau_mem - tau_gauss {with_ends(fit, 'tau_mem_minus_gauss_slope')}"
+            f"log-log slope of tau_mem - tau_gauss {ends} (tau_gauss taken at its snapshot)"
         )
     else:
         lines.append("log-log slope of tau_mem - tau_gauss: not identified")
     return lines
+
+
+def _kind_of_ends(fit: xr.Dataset) -> str:
+    """What stands in the brackets behind each estimate."""
+    count = int(fit["onset_replicates"])
+    if int(fit["onset_is_range"]):
+        return (
+            f"[range over {count} (seed, draw) replicate(s): too few to resample, so no interval]"
+        )
+    return f"[95 % interval, {count} (seed, draw) replicates and their samples resampled]"
+
+
+def _admitted(fit: xr.Dataset) -> str:
+    """What the spacing of the snapshots alone leaves open of the slope."""
+    low, high = (float(fit[f"tau_mem_slope_admitted_{end}"]) for end in ("low", "high"))
+    if np.isnan(low):
+        return "  no power law passes through every onset interval"
+    return f"  slopes of power laws through every onset interval: {low:.3g} to {high:.3g}"
 
 
 def gaussian_stage(cube: xr.Dataset, phase: xr.Dataset) -> tuple[str, list[str]]:
@@ -178,34 +212,43 @@ def gaussian_stage(cube: xr.Dataset, phase: xr.Dataset) -> tuple[str, list[str]]
         & (own["denoiser_rmse_rise_low"] > 0)
     )
     known = own["denoiser_rmse_fall_low"].notnull() & own["denoiser_rmse_rise_low"].notnull()
+    first, last = (float(cube["kimg"][i]) for i in (0, -1))
     lines = [
         f"RMSE to the Gaussian denoiser of the training points, held-out inputs, sigma "
-        f"{phase.attrs['sigma']:g}, width {width}: interior minimum with a fall and a rise whose "
-        f"paired 95 % intervals exclude 0 in {int((passed & known).sum())} of {int(known.sum())} "
-        f"trials{unmeasured(~known)}"
+        f"{phase.attrs['sigma']:g}, width {width}: an interior minimum in kimg, with a fall "
+        f"before it (from {first:g} kimg) and a rise after it (to {last:g} kimg) whose paired "
+        f"95 % intervals over held-out images exclude 0, in {int((passed & known).sum())} of "
+        f"{int(known.sum())} trials{unmeasured(~known)}"
     ]
     for n in cube["n_train"].values:
         at = own.sel(n_train=n)
+        changes = (
+            f"{what} {span(at[f'denoiser_rmse_{what}'])} "
+            f"(intervals above {lowest(at[f'denoiser_rmse_{what}_low'])})"
+            for what in ("fall", "rise")
+        )
         lines.append(
             f"n_train {n}: minimum {span(at['tau_gauss_rmse'])} at "
-            f"{span(at['tau_gauss'], '{:g}')} kimg; fall {span(at['denoiser_rmse_fall'])} "
-            f"(lowest end {lowest(at['denoiser_rmse_fall_low'])}), rise "
-            f"{span(at['denoiser_rmse_rise'])} (lowest end "
-            f"{lowest(at['denoiser_rmse_rise_low'])}); {_other_minima(rows.sel(n_train=n))}"
+            f"{span(at['tau_gauss'], '{:g}')} kimg; {', '.join(changes)}"
         )
-    return _share(passed, known), lines
+    open_ = own["tau_gauss"].notnull() & ~known
+    return _every(passed, known, open_), lines + _other_minima(rows)
 
 
-def _other_minima(rows: xr.Dataset) -> str:
-    """argmin over kimg against the other references; * = at the first or last snapshot."""
-    parts = []
-    for name in rows["reference"].values:
-        if name != "gaussian":
-            at = rows.sel(reference=name)
-            edge = at["tau_gauss"].notnull() & (at["tau_gauss_interior"] == 0)
-            mark = " (at an end of the range)" if bool(edge.any()) else ""
-            parts.append(f"{name} {span(at['tau_gauss'], '{:g}')}{mark}")
-    return "argmin against other references: " + ", ".join(parts)
+def _other_minima(rows: xr.Dataset) -> list[str]:
+    """argmin over kimg against the other references, one line each."""
+    names = [name for name in rows["reference"].values if name != "gaussian"]
+    lines = ["argmin over kimg against other references (* = at the first or last snapshot):"]
+    for name in names:
+        at = rows.sel(reference=name)
+        edge = at["tau_gauss"].notnull() & (at["tau_gauss_interior"] == 0)
+        parts = (
+            f"n={n}: {span(at['tau_gauss'].sel(n_train=n), '{:g}')}"
+            f"{'*' if edge.sel(n_train=n).any() else ''}"
+            for n in rows["n_train"].values
+        )
+        lines.append(f"  {name}: {', '.join(parts)}")
+    return lines if names else []
 
 
 def linearity_lost(cube: xr.Dataset, phase: xr.Dataset) -> tuple[str, list[str]]:
@@ -217,32 +260,50 @@ def linearity_lost(cube: xr.Dataset, phase: xr.Dataset) -> tuple[str, list[str]]
     if missing:
         return UNDECIDED, [missing]
     share = cube["memorized_fraction"].isel(kimg=-1, drop=True)
-    memorizing = share > LEVEL
-    least = share["n_train"].max()
     lines, verdicts = [], []
+    if not (share > LEVEL).any():
+        lines.append("no trial memorizes more than 5 % at the last snapshot")
     for name in names:
-        fall, low = phase[f"{name}_fall"], phase[f"{name}_fall_low"]
-        falls = low > 0
-        known = memorizing & fall.notnull()
-        verdicts.append(_share(falls, known))
-        lines.append(
-            f"{name} falls from tau_gauss to the last snapshot (paired 95 % interval above 0) in "
-            f"{int((falls & known).sum())} of {int(known.sum())} memorizing trials"
-            f"{unmeasured(memorizing & ~known)}: "
-            f"{span(fall.where(known))}, lowest end {lowest(low.where(known))}"
-        )
-        bad = known & ~falls
-        lines += [f"  not at {where}" for where in places(bad)]
-        beside = fall.sel(n_train=least)
-        lines.append(
-            f"  beside it at n_train {int(least)}, f_mem {span(share.sel(n_train=least))}: "
-            f"{span(beside)}, in {int((low.sel(n_train=least) > 0).sum())} of "
-            f"{int(beside.notnull().sum())} trials: a fall alone is no sign of memorization"
-        )
-        lines.append("  " + _spearman(cube, share, name))
-    if not memorizing.any():
-        lines.insert(0, "no trial memorizes more than 5 % at the last snapshot")
+        verdict, found = _loss_of(name, share, phase)
+        verdicts.append(verdict)
+        lines += [*found, "  " + _spearman(cube, share, name)]
     return _overall(verdicts), lines
+
+
+def _loss_of(name: str, share: xr.DataArray, phase: xr.Dataset) -> tuple[str, list[str]]:
+    """Verdict and numbers of one measure of linearity."""
+    fall, low = phase[f"{name}_fall"], phase[f"{name}_fall_low"]
+    memorizing, falls = share > LEVEL, low > 0
+    known = memorizing & fall.notnull()
+    lines = [
+        f"{name} falls from tau_gauss to the last snapshot (paired 95 % interval above 0) in "
+        f"{int((falls & known).sum())} of {int(known.sum())} memorizing trials"
+        f"{unmeasured(memorizing & ~known)}"
+    ]
+    lines += [f"  not at {where}" for where in places(known & ~falls)]
+    for width in share["width"].values:
+        if memorizing.sel(width=width).any():
+            at = (a.sel(width=width) for a in (share, fall, low, known))
+            lines.append(f"  width {width}: {_beside(*at)}")
+    return _every(falls, known, memorizing & ~known), lines
+
+
+def _beside(
+    share: xr.DataArray, fall: xr.DataArray, low: xr.DataArray, known: xr.DataArray
+) -> str:
+    """The falls of one width, beside those at the largest n_train."""
+    most = share["n_train"].max()
+    share, control, control_low = (a.sel(n_train=most) for a in (share, fall, low))
+    count, down = int(control.notnull().sum()), int((control_low > 0).sum())
+    text = (
+        f"{span(fall.where(known))} (intervals above {lowest(low.where(known))}), beside it at "
+        f"n_train {int(most)}, where f_mem is {span(share)}: {span(control)}"
+    )
+    if (share > LEVEL).any():
+        return f"{text}; it memorizes as well, so it is no comparison"
+    if down:
+        text += f"; falls there too ({down} of {count} trials): no sign of copying by itself"
+    return text
 
 
 def _spearman(cube: xr.Dataset, share: xr.DataArray, name: str) -> str:
@@ -274,11 +335,11 @@ def _overall(verdicts: list[str]) -> str:
     return HOLDS if verdicts and UNDECIDED not in verdicts else UNDECIDED
 
 
-def _share(passed: xr.DataArray, known: xr.DataArray) -> str:
-    """Verdict of a claim about every known trial."""
-    if not known.any():
-        return UNDECIDED
-    return HOLDS if bool((passed | ~known).all()) else FAILS
+def _every(passed: xr.DataArray, known: xr.DataArray, missing: xr.DataArray) -> str:
+    """Verdict of a claim about every trial: one that is missing leaves it open."""
+    if bool((known & ~passed).any()):
+        return FAILS
+    return HOLDS if known.any() and not missing.any() else UNDECIDED
 
 
 def _replicates(rows: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:

@@ -27,9 +27,7 @@ __all__ = ["Nearest", "distinct", "measure", "nearest_two", "reference"]
 
 ROWS = 2**24
 SHARE = {
-    "memorized_fraction": Label(
-        "share of samples nearer to one training point than to all others"
-    ),
+    "memorized_fraction": Label("share of samples with a nearest_ratio below {threshold:.4g}"),
     "memorized_fraction_low": Label("memorized_fraction, lower end of the 95% Wilson interval"),
     "memorized_fraction_high": Label("memorized_fraction, upper end of the 95% Wilson interval"),
 }
@@ -92,7 +90,8 @@ def measure(
     values = _share(near, threshold) | _auc(near) | _raw(near)
     score, se = mean_se(near.first / x.norm(dim=1), len(x))
     values |= {"generalization_score": score, "generalization_score_se": se}
-    return dataset(specimen.sigmas, values, SHARE | AUC | SCORE | _along("sample"))
+    labels = _share_labels(threshold) | AUC | SCORE | _along("sample")
+    return dataset(specimen.sigmas, values, labels)
 
 
 def reference(
@@ -113,8 +112,9 @@ def reference(
     surrogate = _share(_nearest(subset, drawn), threshold)
     values = tagged(_share(near, threshold) | _auc(near) | _raw(near), "null")
     values |= tagged(surrogate, "null_gaussian")
-    labels = suffixed(SHARE | AUC | _along("image"), "null", "of held-out images")
-    labels |= suffixed(SHARE, "null_gaussian", "of samples of the Gaussian denoiser")
+    share = _share_labels(threshold)
+    labels = suffixed(share | AUC | _along("image"), "null", "of held-out images")
+    labels |= suffixed(share, "null_gaussian", "of samples of the Gaussian denoiser")
     return dataset(subset.sigmas, values, labels)
 
 
@@ -150,6 +150,14 @@ def _raw(near: Nearest) -> dict[str, Tensor]:
         "nearest_distance": near.first.float(),
         "second_distance": near.second.float(),
         "nearest_index": near.index.int(),
+    }
+
+
+def _share_labels(threshold: float) -> dict[str, Label]:
+    """`SHARE` with the threshold that was used."""
+    return {
+        name: replace(label, long_name=label.long_name.format(threshold=threshold))
+        for name, label in SHARE.items()
     }
 
 

@@ -88,6 +88,31 @@ def fit_offset(n: Numbers, low: Numbers, high: Numbers, weights: Numbers = 1.0) 
     return OffsetFit(first - rate * n.min(), rate, np.exp(theta[:, 2]), success)
 
 
+def admitted_slopes(n: Numbers, low: Numbers, high: Numbers) -> tuple[float, float]:
+    r"""Least and greatest slope of the power laws that pass through every interval (low, high].
+
+    `n`, `low` and `high` (" o"); NaN bounds are left out. A line of slope b through all of them
+    exists if and only if for every two :math:`n_i < n_j`: :math:`\log low_j - \log high_i \le b
+    (\log n_j - \log n_i) \le \log high_j - \log low_i`, and no two of equal n are disjoint. This
+    is what the spacing of the snapshots alone leaves open. NaN if no power law passes.
+
+    >>> least, greatest = admitted_slopes([1, 10, 100], [1, 10, 100], [10, 100, 1000])
+    >>> round(least, 3), round(greatest, 3)
+    (0.5, 1.5)
+    """
+    n, low, high, weights = (np.ravel(a) for a in _observations(n, low, high, 1.0))
+    known = weights > 0
+    with np.errstate(divide="ignore"):
+        t, low, high = (np.log(a[known]) for a in (n, low, high))
+    run, floor, ceiling = t - t[:, None], low - high[:, None], high - low[:, None]
+    up = run > 0
+    least = np.max(floor[up] / run[up], initial=-np.inf)
+    greatest = np.min(ceiling[up] / run[up], initial=np.inf)
+    if least > greatest or np.any(floor[run == 0] > 0):
+        return np.nan, np.nan
+    return float(least), float(greatest)
+
+
 def scatter_floor(low: Float[np.ndarray, "b o"], high: Float[np.ndarray, "b o"]) -> float:
     """Least scatter the intervals can show: a quarter of their median length in log tau."""
     bounded = (low > 0) & np.isfinite(high)

@@ -10,7 +10,9 @@ Replicates are the (seed, draw) pairs. From `MIN_REPLICATES` on, intervals are 9
 over resamples of replicates (a replicate keeps all its n_train: the subsets are nested) and,
 within each, of generated samples (the same indices at every kimg and n_train: they come from the
 same latents). With fewer, the least and the greatest of the fits to single replicates stand in
-their place and `onset_is_range` is 1. Onsets are intervals throughout: see `regression`.
+their place and `onset_is_range` is 1; replicates whose onsets lie between the same snapshots then
+agree exactly, so what the snapshots leave open stands beside it: the slopes of the power laws that
+pass through every onset interval. Onsets are intervals throughout: see `regression`.
 2505.17638 reports a slope of 1 for :math:`\tau_{mem}`.
 """
 
@@ -21,7 +23,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from analyses import onset
-from analyses.regression import fit_offset, fit_power
+from analyses.regression import admitted_slopes, fit_offset, fit_power
 from analyses.statistics import percentile_interval
 
 ONSET_LEVEL = 0.05
@@ -121,7 +123,9 @@ def _one_width(
     else:
         single = _fits(n, Replicates(*(a[:, None] for a in onsets)))
         spread = {k: _range(v) for k, v in single.items()}
-    return _described(estimate, spread) | _counts(onsets, replicates, resampled)
+    admitted = admitted_slopes(np.tile(n, len(onsets.low)), *map(np.ravel, onsets[:2]))
+    counts = _counts(onsets, replicates, resampled)
+    return _described(estimate, spread) | _admitted(admitted) | counts
 
 
 def _fits(n: np.ndarray, onsets: Replicates) -> dict[str, np.ndarray]:
@@ -193,6 +197,18 @@ def _described(estimate: dict, spread: dict) -> dict[str, tuple]:
             },
         )
     return out
+
+
+def _admitted(ends: tuple[float, float]) -> dict[str, tuple]:
+    """What the snapshots leave open of the first slope."""
+    of = "slope of the power laws of n_train that pass through every onset interval"
+    return {
+        f"tau_mem_slope_admitted_{end}": (
+            value,
+            {"long_name": f"{which} {of} (NaN: none does)", "units": "1"},
+        )
+        for end, which, value in zip(("low", "high"), ("least", "greatest"), ends, strict=True)
+    }
 
 
 def _counts(onsets: Replicates, replicates: int, resampled: bool) -> dict[str, tuple]:

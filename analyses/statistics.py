@@ -1,4 +1,4 @@
-r"""Intervals: Wilson for shares, standard errors for means, paired percentile bootstrap.
+r"""Intervals: Wilson for shares, Student for means, paired percentile bootstrap.
 
 A share of :math:`k` in :math:`n` gets the Wilson score interval, which stays inside [0, 1] and
 does not collapse at :math:`k = 0` as a bootstrap does. Differences between two snapshots are
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 Numbers = Any
 """Whatever `numpy.asarray` takes: a number, a list, an array, a tensor on the CPU."""
@@ -43,23 +44,26 @@ def wilson(k: Numbers, n: Numbers, z: float = 1.96) -> tuple[Array, Array]:
     return np.where(np.isnan(p), np.nan, low), np.where(np.isnan(p), np.nan, high)
 
 
-def mean_se(values: Numbers, axis: int = -1) -> tuple[Array, Array]:
-    r"""Mean along `axis` and its standard error :math:`s/\sqrt{n}`, ignoring NaN.
+def mean_interval(
+    values: Numbers, axis: int = -1, level: float = 0.95
+) -> tuple[Array, Array, Array]:
+    r"""Mean along `axis` and its Student interval, ignoring NaN: (mean, low, high).
 
-    :math:`s^2` has divisor n - 1. The mean of no values is NaN; the standard error of fewer than
-    two is NaN.
+    :math:`\bar x \pm t_{n-1} s/\sqrt{n}`, :math:`s^2` with divisor n - 1; of 4 values t is 3.18
+    and not 1.96. The mean of no values is NaN; so are the ends of fewer than two.
 
-    >>> mean, se = mean_se([1.0, 2.0, 3.0, float("nan")])
-    >>> float(mean), round(float(se), 4)
-    (2.0, 0.5774)
+    >>> [round(float(x), 2) for x in mean_interval([1.0, 2.0, 3.0, float("nan")])]
+    [2.0, -0.48, 4.48]
     """
     values = np.asarray(values, float)
     known = ~np.isnan(values)
     n = known.sum(axis=axis)
     mean = np.where(known, values, 0).sum(axis=axis) / np.where(n > 0, n, np.nan)
     deviation = np.where(known, values - np.expand_dims(mean, axis), 0)
-    variance = (deviation**2).sum(axis=axis) / np.where(n > 1, n - 1, np.nan)
-    return mean, np.sqrt(variance / np.where(n > 0, n, np.nan))
+    freedom = np.where(n > 1, n - 1, np.nan)
+    variance = (deviation**2).sum(axis=axis) / freedom
+    half = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance / np.where(n > 0, n, np.nan))
+    return mean, mean - half, mean + half
 
 
 def percentile_interval(
@@ -114,7 +118,7 @@ def paired_difference(
     difference = np.asarray(first, float) - np.asarray(second, float)
     weights = bootstrap_weights(difference.shape[-1], resamples, seed)
     low, high = percentile_interval(weighted_mean(weights, difference))
-    return mean_se(difference)[0], low, high
+    return weighted_mean(np.ones((1, difference.shape[-1])), difference)[0], low, high
 
 
 def paired_r2_difference(

@@ -1,10 +1,12 @@
 """The numbers behind each figure, one row a point: what is drawn is what is written beside it.
 
-Values are means over seeds and draws with their standard error; of every further axis (split,
-hyper-parameters) the first value is taken. What was not measured is NaN.
+Values are means over the replicates, the (seed, draw) pairs, with the ends of a band and, in
+words, what the band is; of every further axis (split, hyper-parameters) the first value is taken.
+What was not measured is NaN.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,10 @@ import xarray as xr
 
 from analyses import onset
 from analyses.phase import LEVELS, across, nearest_sigma
-from analyses.statistics import mean_se
+from analyses.slopes import MIN_REPLICATES
+from analyses.statistics import mean_interval
+
+Cube = TypeVar("Cube", xr.Dataset, xr.DataArray)
 
 
 def plotted(name: str, cube: xr.Dataset, phase: xr.Dataset) -> pd.DataFrame:
@@ -29,22 +34,21 @@ def table_width(cube: xr.Dataset, phase: xr.Dataset) -> pd.DataFrame:
 
 def table_kimg(cube: xr.Dataset, phase: xr.Dataset) -> pd.DataFrame:
     """f_mem per (n_train, kimg) at the largest width, with the onset of each n_train."""
-    shown = _memorized(cube, "f_mem over kimg")
-    return _table(_boundary(shown.sel(width=shown["width"].max()), "kimg"))
+    shown = _memorized(_widest(cube), "f_mem over kimg").isel(width=0)
+    return _table(_boundary(shown, "kimg"))
 
 
 def table_distance(cube: xr.Dataset, phase: xr.Dataset) -> pd.DataFrame:
     """RMSE to the Gaussian denoiser per (n_train, kimg) at the largest width."""
     _need("distance to Gaussian", cube, "denoiser_rmse")
     parts = [
-        _positive(_first(cube[name].isel(sigma=nearest_sigma(cube)), cube)).sel(
+        _positive(_widest(_first(cube[name].isel(sigma=nearest_sigma(cube)), cube))).sel(
             inputs="heldout", reference="gaussian"
         )
         for name in ("denoiser_rmse", "denoiser_rmse_se")
         if name in cube
     ]
-    shown = _mean(parts[0], "denoiser_rmse", *parts[1:])
-    shown = shown.sel(width=shown["width"].max())
+    shown = _mean(parts[0], "denoiser_rmse", *parts[1:], of="held-out images").isel(width=0)
     shown["sigma"] = cube["sigma"].isel(sigma=nearest_sigma(cube)).drop_vars("sigma")
     least = onset.minimum(
         shown["denoiser_rmse"].transpose("n_train", "kimg").values,
@@ -60,12 +64,16 @@ def table_linearity(cube: xr.Dataset, phase: xr.Dataset) -> pd.DataFrame:
     name = "linearity_cosine_centred"
     names = [name, f"{name}_gaussian", f"{name}_empirical"]
     _need("linearity", cube, *names)
-    last = cube.isel(kimg=-1).sel(inputs="heldout")
+    last = _widest(cube.isel(kimg=-1).sel(inputs="heldout"))
     own_se = [_first(last[f"{name}_se"], cube)] if f"{name}_se" in cube else []
-    parts = [_mean(_first(last[name], cube), name, *own_se)]
-    parts += [_mean(_first(last[n], cube), n) for n in names[1:]]
+    parts = [_mean(_first(last[name], cube), name, *own_se, of="held-out pairs")]
+    parts += [_mean(_first(last[n], cube), n)[[n]] for n in names[1:]]
     shown = xr.merge(parts, compat="override", join="outer", combine_attrs="override")
-    return _table(shown.sel(width=shown["width"].max()))
+    # How often training draws such a noise: where it hardly does, the oracles are no brackets.
+    shown["exposure"] = (
+        _first(cube["exposure"], cube) if "exposure" in cube else np.nan * shown["sigma"]
+    )
+    return _table(shown.isel(width=0))
 
 
 TABLES: dict[str, Callable[[xr.Dataset, xr.Dataset], pd.DataFrame]] = {
@@ -89,26 +97,57 @@ def _first(array: xr.DataArray, cube: xr.Dataset) -> xr.DataArray:
     return array.isel({d: 0 for d in further if d in array.dims}, drop=True)
 
 
+def _widest(cube: Cube) -> Cube:
+    """The largest width alone, still a dimension."""
+    return cube.isel(width=[int(cube["width"].values.argmax())])
+
+
 def _positive(array: xr.DataArray) -> xr.DataArray:
     """Without a snapshot at kimg 0, which has no place on a log axis."""
     return array.isel(kimg=array["kimg"].values > 0) if "kimg" in array.dims else array
 
 
-def _mean(array: xr.DataArray, name: str, own_se: xr.DataArray | None = None) -> xr.Dataset:
-    """Mean over seeds and draws with its standard error and count.
+def _mean(
+    array: xr.DataArray, name: str, own_se: xr.DataArray | None = None, of: str = ""
+) -> xr.Dataset:
+    """Mean over seeds and draws, number of replicates, and a band.
 
-    Where there is a single replicate, the standard error over images, `own_se`, if given.
+    `own_se` is the standard error of one replicate over what `of` names, the band where no point
+    has a second replicate.
     """
     over = [d for d in ("seed", "draw") if d in array.dims]
     kept = [d for d in array.dims if d not in over]
     values = _flat(array, kept, over)
-    mean, se = mean_se(values)
     count = (~np.isnan(values)).sum(-1)
-    if own_se is not None:
-        single = mean_se(_flat(own_se, kept, over))[0]
-        se = np.where(count == 1, single, se)
-    data = {name: (kept, mean), f"{name}_se": (kept, se), f"{name}_replicates": (kept, count)}
+    se = None if own_se is None else _flat(own_se, kept, over)
+    mean, low, high, band = banded(values, count, se, of)
+    columns = {name: mean, "band_low": low, "band_high": high, "replicates": count}
+    data = {k: (kept, v) for k, v in columns.items()} | {"band": ((), band)}
     return xr.Dataset(data, coords={d: array[d] for d in kept})
+
+
+def banded(
+    values: np.ndarray, count: np.ndarray, se: np.ndarray | None = None, of: str = ""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    """Mean over the last axis, ends of its band, and what the band is: one rule for all points.
+
+    The range of the replicates, where any point has fewer than `MIN_REPLICATES` of them: an
+    interval of two or three values says nothing. If there is no second replicate at all, 1.96
+    standard errors `se` of the only one.
+    """
+    mean, low, high = mean_interval(values)
+    most, fewest = count.max(initial=0), count[count > 0].min(initial=MIN_REPLICATES)
+    if most >= 2 and fewest == MIN_REPLICATES:
+        return mean, low, high, "95 % interval of the mean over replicates (Student t)"
+    if most >= 2:
+        known = np.where(count == 0, np.nan, 0.0)
+        low = np.where(np.isnan(values), np.inf, values).min(-1) + known
+        high = np.where(np.isnan(values), -np.inf, values).max(-1) + known
+        return mean, low, high, f"range over the {most} replicates (too few for an interval)"
+    if se is None:
+        return mean, low, high, "none: a single replicate"
+    half = 1.96 * mean_interval(se)[0]
+    return mean, mean - half, mean + half, f"± 1.96 s.e. over {of} (a single replicate)"
 
 
 def _flat(array: xr.DataArray, kept: list, over: list) -> np.ndarray:

@@ -32,15 +32,35 @@ def shares_by_n(share: xr.DataArray) -> str:
 
 
 def onsets_by_n(times: xr.Dataset) -> str:
-    """Onset intervals per n_train, each distinct one once."""
+    """Onset intervals per n_train; where replicates differ, which one has which."""
     parts = []
     for n in times["n_train"].values:
-        at = times.sel(n_train=n)
-        low, high = at["tau_mem_low"].values.ravel(), at["tau_mem_high"].values.ravel()
-        pairs = sorted({(a, b) for a, b in zip(low, high, strict=True) if not np.isnan(a)})
-        texts = [f"> {a:g}" if np.isinf(b) else f"({a:g}, {b:g}]" for a, b in pairs]
+        found = _replicates_by_onset(times.sel(n_train=n))
+        texts = [
+            onset_text(*ends) + (f" at {' and '.join(names)}" if len(found) > 1 else "")
+            for ends, names in sorted(found.items())
+        ]
         parts.append(f"n={n}: {' or '.join(texts) if texts else 'missing'}")
     return ", ".join(parts)
+
+
+def onset_text(low: float, high: float) -> str:
+    """An onset interval, or the time after which it must lie."""
+    return f"> {low:g}" if np.isinf(high) else f"({low:g}, {high:g}]"
+
+
+def _replicates_by_onset(times: xr.Dataset) -> dict[tuple[float, float], list[str]]:
+    """Names of the replicates that have each interval; those without one are left out."""
+    dims = times["tau_mem_low"].dims
+    shown = [d for d in dims if times.sizes[d] > 1]
+    found: dict[tuple[float, float], list[str]] = {}
+    for index in np.ndindex(*(times.sizes[d] for d in dims)):
+        one = times.isel(dict(zip(dims, index, strict=True)))
+        ends = float(one["tau_mem_low"]), float(one["tau_mem_high"])
+        if not np.isnan(ends[0]):
+            name = " ".join(f"{d} {one[d].item()}" for d in shown)
+            found.setdefault(ends, []).append(name)
+    return found
 
 
 def with_ends(fit: xr.Dataset, name: str) -> str:

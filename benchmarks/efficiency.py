@@ -232,7 +232,7 @@ def main():
         alone, spread = by_loop(sweep, folder, 1), by_loop(sweep, folder, cores())
         for name in ("engine", "loop-1", f"loop-{cores()}"):
             check(sweep, f"{folder}/{name}")
-        shortest = min(s for s, _ in trainings(Store(f"{folder}/engine", sweep.name)))
+        shortest = min(s for s, _ in trainings(Store(f"{folder}/loop-1", sweep.name)))
     trials = len(sweep.axes["n_train"]) * len(sweep.axes["draw"])
     print(f"{trials} trials, kimg to {moment(sweep.kimg[-1])[5:]}, {cores()} cores, ", end="")
     print(f"load before the start {before:.1f}\n")

@@ -47,40 +47,51 @@ def sweep_of(count, analyses):
 
 
 def engine(count, analyses):
-    """Run the trials as `diffphase run` does, up to the gathering; when each one ended."""
+    """Run the trials as `diffphase run` does, up to the gathering; ends and training seconds."""
     from engine.cluster import cluster, configure
 
     configure(None)
-    from engine.driver import Driver
     from engine.job import Job
     from engine.run import prepare
     from engine.spec import parse
     from engine.work import PENDING
 
-    class Timed(Driver):
-        """Notes when a trial ends: at its last result, or at its receipt."""
-
-        def on_snapshot(self, trial, result):
-            super().on_snapshot(trial, result)
-            if result.get("done") and not analyses:
-                ends.append(time.monotonic())
-
-        def on_receipt(self, receipt):
-            super().on_receipt(receipt)
-            ends.append(time.monotonic())
-
-    ends = []
     with tempfile.TemporaryDirectory() as storage:
         ready = prepare(parse(sweep_of(count, analyses), "overhead"), "overhead", storage)
         todo = ready.survey()
         todo.pieces[:, :, 0] = PENDING  # a sweep without analyses counts as finished
         job = Job(ready.sweep, ready.facts, ready.prints, ready.store)
+        driver = timed_driver()(job, ready.data, todo, None)
         with cluster(None, ready.data.pool.nbytes, groups=False):
-            driver = Timed(job, ready.data, todo, None)
             driver.work(ready.survey)
         if driver.failures:
             raise RuntimeError(f"{driver.failures} failures: the figures would mean nothing")
-        return ends, [train_seconds(ready.store, trial) for trial in todo.trials]
+        return driver.ends, [train_seconds(ready.store, trial) for trial in todo.trials]
+
+
+def timed_driver():
+    """The engine's driver, which notes when a trial ended."""
+    from engine.driver import Driver
+    from engine.grid import Cell
+
+    class Timed(Driver):
+        """A trial ends with its analyses' receipt, or at its last result if it has none."""
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.ends = []
+
+        def on_snapshot(self, trial, result):
+            super().on_snapshot(trial, result)
+            if result.get("done") and not self.job.sweep.analyses:
+                self.ends.append(time.monotonic())
+
+        def on_receipt(self, receipt):
+            super().on_receipt(receipt)
+            if isinstance(receipt["at"], Cell):
+                self.ends.append(time.monotonic())
+
+    return Timed
 
 
 def train_seconds(store, trial):
@@ -103,20 +114,15 @@ def nested(count, *, tuned):
         def on_trial_complete(self, iteration, trials, trial, **info):
             ends.append(time.monotonic())
 
-        def __getstate__(self):
-            return {}
-
     ends = []
     ray.init("local", resources={"tune_slot": 1}, log_to_driver=False, logging_level="warning")
     with tempfile.TemporaryDirectory() as storage:
+        # A resource of its own: a trial that holds a CPU would keep it from its worker.
         results = tune.Tuner(
-            # Its own resource: a trial that holds a CPU would keep it from its worker.
             tune.with_resources(nested_trial, {"tune_slot": 1}),
             param_space={"seed": tune.grid_search(list(range(count))), "storage": storage},
             tune_config=tune.TuneConfig(reuse_actors=tuned),
-            run_config=tune.RunConfig(
-                name="nested", storage_path=storage, verbose=0, callbacks=[Ends()]
-            ),
+            run_config=tune.RunConfig("nested", storage, verbose=0, callbacks=[Ends()]),
         ).fit()
     ray.shutdown()
     if results.errors:

@@ -17,6 +17,7 @@ from engine.cluster import cores
 from engine.grid import Cell, Trial, moment
 from engine.job import Job, use_threads
 from engine.resolve import size_key
+from engine.store import receipt_name
 from engine.work import DONE, Survey
 from trainables.denoiser import loss
 
@@ -120,15 +121,19 @@ def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
     """Costs of network sizes whose trials have been trained and analysed here."""
     train: dict[str, list[float]] = {}
     cell: dict[str, list[float]] = {}
+    groups = dict.fromkeys(facts.group for facts in job.facts.analyses.values())
     for i, trial in enumerate(survey.trials):
-        if not (survey.pieces[i, -1] == DONE).all():
+        finished = np.flatnonzero((survey.pieces[i] == DONE).all(1))
+        if not len(finished):
             continue
-        last = job.store.trial_record(trial).get("snapshots", {}).get(moment(job.sweep.kimg[-1]))
-        names = [f"{moment(job.sweep.kimg[-1])},{a.group}" for a in job.facts.analyses.values()]
-        receipts = job.store.read_receipts(Cell(trial, job.sweep.kimg[-1]), dict.fromkeys(names))
-        if last and receipts:
+        kimg = job.sweep.kimg[finished[-1]]
+        record = job.store.trial_record(trial).get("snapshots", {}).get(moment(kimg))
+        receipts = job.store.read_receipts(
+            Cell(trial, kimg), [receipt_name(Cell(trial, kimg), group) for group in groups]
+        )
+        if record and receipts:
             key = size_key(job.sweep, trial)
-            train.setdefault(key, []).append(last["train_seconds"] / job.sweep.kimg[-1])
+            train.setdefault(key, []).append(record["train_seconds"] / kimg)
             cell.setdefault(key, []).append(sum(r["seconds"] for r in receipts.values()))
     return {key: Cost(median(train[key]), median(cell[key]), measured=True) for key in train}
 

@@ -56,7 +56,7 @@ class Fanout:
         self.queue: deque[Task] = deque()
         self.flying: dict[ray.ObjectRef, Task] = {}
         self.error: BaseException | None = None
-        self.closed = False
+        self.closed = self.abandoned = False
         self.remote = ray.remote(_analyse).options(
             num_cpus=0,
             num_gpus=gpus,
@@ -91,10 +91,13 @@ class Fanout:
         self.queue.clear()
         self.closed = True
         self.thread.join(timeout=grace)
+        # A thread that outlived Ray would start it anew by its next call.
+        self.abandoned = True
+        self.thread.join()
 
     def _work(self) -> None:
         try:
-            while not self.closed or self.flying:
+            while not (self.closed and (self.abandoned or not self.flying)):
                 self._step()
         except Exception as error:
             self.error = error  # raised again by drain: an exception in a thread is nobody's

@@ -99,6 +99,46 @@ def test_the_table_holds_what_is_drawn(quick, found):
     assert rows[rows.is_minimum].kimg.tolist() == [48]
 
 
+def test_below_four_replicates_the_band_is_their_range(quick, found):
+    table = plotted("gaussian_distance", quick, found)
+    rmse = quick.denoiser_rmse.sel(width=256, inputs="heldout", reference="gaussian", sigma=0.47)
+    both = rmse.squeeze(drop=True).transpose("n_train", "kimg", "draw").values
+    for end, of in (("low", np.fmin), ("high", np.fmax)):
+        np.testing.assert_array_equal(table[f"band_{end}"], of.reduce(both, axis=-1).ravel())
+    axes = FIGURES["gaussian_distance"](quick, found).axes[0]
+    assert "band: range over the 2 replicates" in axes.get_title(loc="left")
+    drawn = axes.collections[0].get_paths()[0].vertices[:, 1]
+    first = table[table.n_train == 16]
+    assert (drawn.min(), drawn.max()) == (first.band_low.min(), first.band_high.max())
+
+
+@pytest.mark.parametrize("name", ["gaussian_distance", "linearity"])
+@pytest.mark.parametrize(
+    ("axes", "band"),
+    [
+        ({"seed": (0, 1)}, "95 % interval of the mean over replicates (Student t)"),
+        ({"draw": (0, 1, 2)}, "range over the 3 replicates"),
+        ({"draw": (0,)}, "a single replicate"),
+    ],
+    ids=str,
+)
+def test_the_subtitle_says_what_the_band_is(name, axes, band):
+    made = cube(**axes, images=16)
+    assert band in FIGURES[name](made, phase(made)).axes[0].get_title(loc="left")
+
+
+def test_one_lost_replicate_of_four_turns_every_band_into_a_range():
+    made = lose(cube(seed=(0, 1), images=16), width=256, n_train=64, seed=1, draw=0, kimg=64)
+    assert plotted("gaussian_distance", made, phase(made)).band.iloc[0].startswith("range over")
+
+
+def test_noise_levels_that_training_hardly_draws_are_shaded(quick, found):
+    assert not FIGURES["linearity"](quick, found).axes[0].patches
+    seen = quick.assign(exposure=("sigma", [0.3, 0.2, 0.2, 0.1, 0.04, 0.0]))
+    shaded = FIGURES["linearity"](seen, found).axes[0].patches
+    assert [patch.get_x() for patch in shaded] == pytest.approx([7.5**0.5, 10.0])
+
+
 def test_the_boundary_table_holds_the_onset_of_the_mean(quick, found):
     table = plotted("memorized_fraction_kimg", quick, found)
     row = table[(table.n_train == 16) & (table.level == 0.05)].iloc[0]

@@ -71,9 +71,33 @@ def test_the_second_finding_prints_the_range_and_the_citation(quick):
     assert "width 64" in text
 
 
+def test_the_second_finding_says_what_the_snapshots_and_the_samples_leave_open(quick):
+    text = "\n".join(findings(quick, phase(quick))[1].lines)
+    assert "slopes of power laws through every onset interval: 0." in text
+    assert "with 512 samples the Wilson interval of 5 % is 3.4 to 7.2 %" in text
+
+
+def test_onsets_that_differ_are_printed_by_replicate(quick):
+    found = phase(quick)
+    assert " at draw" not in as_text(findings(quick, found)[1:2])
+    for end, value in (("low", 48.0), ("high", 64.0)):
+        found[f"tau_mem_{end}"].loc[{"width": 256, "n_train": 16, "draw": 1}] = value
+    text = as_text(findings(quick, found)[1:2])
+    assert "n=16: (48, 64] at draw 1 or (64, 96] at draw 0, n=32: (96, 128]," in text
+
+
 def test_with_four_replicates_it_prints_an_interval():
     made = cube(seed=(0, 1))
-    assert "95 % interval, 4 (seed, draw)" in as_text(findings(made, phase(made)))
+    text = as_text(findings(made, phase(made)))
+    assert "95 % interval, 4 (seed, draw)" in text
+    assert "through every onset interval" not in text
+
+
+def test_a_trial_without_its_last_snapshot_leaves_the_third_finding_open(quick):
+    lost = lose(quick, width=256, n_train=64, draw=1, kimg=384)
+    assert verdicts(lost)[2] == "undecided"
+    third = findings(lost, phase(lost))[2]
+    assert "9 of 9 trials (1 more not measured)" in third.lines[0]
 
 
 def test_a_distance_that_only_falls_has_no_gaussian_stage(quick):
@@ -100,9 +124,21 @@ def test_linearity_that_stays_does_not_hold_and_the_trials_are_named(quick):
 
 def test_the_fourth_finding_shows_the_largest_n_train_and_the_correlation(quick):
     text = as_text(findings(quick, phase(quick))[3:])
-    assert "beside it at n_train 256" in text
+    assert "beside it at n_train 256, where f_mem is 0.0" in text
+    assert "falls there too (2 of 2 trials): no sign of copying" in text
+    assert "width 64" not in text
     assert "Spearman of f_mem with affine_r2 over 30 trials" in text
     assert "descriptive" in text
+
+
+def test_a_comparison_that_memorizes_or_does_not_fall_is_not_called_one(quick):
+    small = quick.sel(n_train=[16, 32])
+    assert "it memorizes as well" in as_text(findings(small, phase(small))[3:])
+    made = quick.copy(deep=True)
+    for name in ("linearity_cosine_centred_pair", "affine_residual_image"):
+        late = {"kimg": 384, "n_train": 256}
+        made[name].loc[late] = made[name].sel(kimg=48, n_train=256).values
+    assert "falls there too" not in as_text(findings(made, phase(made))[3:])
 
 
 @pytest.mark.parametrize(

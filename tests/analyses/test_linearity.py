@@ -79,7 +79,7 @@ def test_a_constant_denoiser_has_no_centred_score():
     assert result.linearity_cosine.values == pytest.approx(1)
 
 
-def test_the_oracles_bracket_every_denoiser_between_them():
+def test_the_reference_holds_the_scores_of_both_oracles():
     result = linearity.measure(make_specimen("kappa"))
     bracket = linearity.reference(make_subset())
     low = bracket.linearity_cosine_centred_empirical.sel(sigma=0.5)

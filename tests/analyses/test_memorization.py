@@ -70,6 +70,14 @@ def test_the_gaussian_null_is_what_the_sampler_of_the_gaussian_denoiser_converge
     )
 
 
+def test_the_share_says_which_threshold_it_counts():
+    found = memorization.measure(make_specimen("gaussian"), samples=4, threshold=0.25)
+    assert found.memorized_fraction.attrs["long_name"].endswith("nearest_ratio below 0.25")
+    null = memorization.reference(make_subset(), samples=4)
+    name = null.memorized_fraction_null_gaussian.attrs["long_name"]
+    assert "below 0.3333, of samples of the Gaussian denoiser" in name
+
+
 @pytest.mark.parametrize("threshold", [0.0, 1.0, 1.5])
 def test_a_threshold_outside_of_zero_and_one_is_refused(threshold):
     for function in (memorization.measure, memorization.reference):

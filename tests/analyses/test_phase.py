@@ -104,6 +104,7 @@ def test_below_four_replicates_the_ends_are_the_range_and_say_so(found):
     assert (found.onset_is_range == 1).all()
     at = found.sel(width=256)
     assert (at.tau_mem_slope_low <= at.tau_mem_slope + 1e-6).all()
+    assert at.tau_mem_slope_admitted_low < 0.65 < at.tau_mem_slope_admitted_high
     assert found.tau_mem_slope_success.sel(width=64) == 0
     assert np.isnan(found.tau_mem_slope.sel(width=64)).all()
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, ttest_1samp
 
-from analyses.regression import fit_offset, fit_power, scatter_floor
+from analyses.regression import admitted_slopes, fit_offset, fit_power, scatter_floor
 from analyses.statistics import (
     bootstrap_weights,
-    mean_se,
+    mean_interval,
     paired_difference,
     paired_r2_difference,
     percentile_interval,
@@ -37,10 +37,19 @@ def test_wilson_is_nan_where_nothing_was_counted_and_keeps_the_shape():
     assert low.shape == high.shape == (2, 2)
 
 
-def test_mean_se_ignores_missing_values_along_the_axis():
-    mean, se = mean_se([[1, 2, 3, np.nan], [5, np.nan, np.nan, np.nan], [np.nan] * 4], axis=1)
+def test_the_interval_of_a_mean_is_that_of_student_and_ignores_missing_values():
+    rows = [[1, 2, 3, np.nan], [5, np.nan, np.nan, np.nan], [np.nan] * 4]
+    mean, low, high = mean_interval(rows, axis=1)
     np.testing.assert_allclose(mean, [2, 5, np.nan])
-    np.testing.assert_allclose(se, [1 / np.sqrt(3), np.nan, np.nan])
+    expected = ttest_1samp([1, 2, 3], 0).confidence_interval(0.95)
+    np.testing.assert_allclose(low, [expected.low, np.nan, np.nan])
+    np.testing.assert_allclose(high, [expected.high, np.nan, np.nan])
+
+
+def test_the_interval_of_a_mean_of_four_covers_it_about_95_times_in_100():
+    values = np.random.default_rng(8).standard_normal((4000, 4))
+    _, low, high = mean_interval(values)
+    assert np.mean((low < 0) & (high > 0)) == pytest.approx(0.95, abs=0.012)
 
 
 def test_percentiles_agree_with_numpy_where_values_are_missing():
@@ -161,6 +170,31 @@ def test_a_slope_that_the_intervals_do_not_fix_is_a_failure_and_not_a_number():
         assert not fit.success[0]
         assert np.isnan(fit.slope[0])
     assert not single_n.success[0]
+
+
+def passes(slope, n, low, high):
+    """Whether a line of this slope on logs passes through every interval."""
+    with np.errstate(divide="ignore"):
+        floor, ceiling = (np.log(x) - slope * np.log(n) for x in (low, high))
+    return floor.max() <= ceiling.min()
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.7, 1.3])
+def test_the_admitted_slopes_are_those_of_the_lines_through_all_intervals(exponent):
+    low, high = between_snapshots(20 * (N / 16) ** exponent)
+    least, greatest = admitted_slopes(N, low, high)
+    assert least <= exponent <= greatest < least + 1
+    for inside, beyond in ((least + 1e-9, least - 1e-3), (greatest - 1e-9, greatest + 1e-3)):
+        assert passes(inside, N, low, high)
+        assert not passes(beyond, N, low, high)
+
+
+def test_where_no_power_law_passes_no_slope_is_admitted():
+    n = [16.0, 32, 64]
+    assert np.isnan(admitted_slopes(n, [1, 10, 1], [2, 20, 2])).all()
+    assert np.isnan(admitted_slopes([16.0, 16, 32], [1, 4, 1], [2, 8, 9])).all()
+    assert admitted_slopes(n, [0, 0, 0], [np.inf] * 3) == (-np.inf, np.inf)
+    assert admitted_slopes(n, [4, np.nan, 4], [4, np.nan, 64]) == (0, 2)
 
 
 def test_missing_observations_change_nothing():

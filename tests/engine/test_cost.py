@@ -1,0 +1,50 @@
+"""The cost model: what it counts, and that finished cells replace the probe."""
+
+import pytest
+
+from engine import cost
+from engine.cost import Cost, estimate
+from tests.engine.helpers import compute, job_of, prepared
+
+
+def estimated(ready):
+    """The cost of what is missing."""
+    return estimate(job_of(ready), ready.survey())
+
+
+def test_cost_is_kimg_times_speed_plus_cells_times_analysis(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "_probe", lambda job, trial: Cost(3.0, 5.0, measured=False))
+    ready = prepared(tiny, tmp_path)
+    found = estimated(ready)
+    assert found.train_seconds == 4 * 2 * 3.0
+    assert found.analysis_seconds == pytest.approx(4 * 2 * 5.0)
+    assert found.disk_bytes > 0 and not found.measured
+    later = prepared({**tiny, "kimg": [1, 2, 5]}, tmp_path)
+    assert estimated(later).train_seconds == 4 * 5 * 3.0
+
+
+def test_only_what_is_missing_costs_and_finished_cells_tell_the_speed(tiny, tmp_path, monkeypatch):
+    compute(prepared(tiny, tmp_path))
+
+    def probe(job, trial):
+        raise AssertionError("finished trials of this size are stored: no probe is needed")
+
+    monkeypatch.setattr(cost, "_probe", probe)
+    assert estimated(prepared(tiny, tmp_path)).core_seconds == 0
+    grown = prepared({**tiny, "kimg": [1, 2, 4]}, tmp_path)
+    assert estimated(grown).measured and estimated(grown).train_seconds > 0
+    seeds = prepared({**tiny, "axes": {**tiny["axes"], "seed": [0, 1]}}, tmp_path)
+    found = estimated(seeds)
+    records = [
+        seeds.store.trial_record(t)["snapshots"]["kimg=2"] for t in seeds.survey().trials[::2]
+    ]
+    assert found.measured
+    assert found.train_seconds == pytest.approx(sum(r["train_seconds"] for r in records), rel=0.5)
+
+
+def test_a_probe_knows_that_a_wider_network_is_slower(tiny, tmp_path):
+    sizes = {"axes": {"width": [64, 512], "n_train": [8]}, "training": {"batch": 512}}
+    ready = prepared({**tiny, **sizes}, tmp_path)
+    small, large = (cost._probe(job_of(ready), trial) for trial in ready.survey().trials)
+    assert 0 < 2 * small.kimg_seconds < large.kimg_seconds
+    assert 0 < small.cell_seconds < large.cell_seconds
