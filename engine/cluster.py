@@ -48,6 +48,7 @@ def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[N
         ray.init(address=address, log_to_driver=False, logging_level="warning")
     else:
         ray.init(
+            address="local",  # or an environment's RAY_ADDRESS would be joined
             num_cpus=cores(),
             object_store_memory=STORE_BYTES + 2 * data_bytes,
             include_dashboard=groups,

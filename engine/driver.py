@@ -34,7 +34,7 @@ class Driver:
         )  # snapshots come from Tune's thread, receipts from the fan-out's
         names = job.sweep.analyses
         # What each unfinished cell still waits for, so that the board shows it once it is whole.
-        self.waiting: dict[Cell, set[str]] = defaultdict(lambda: set(names))
+        self.waiting: dict[Cell | Subset, set[str]] = defaultdict(lambda: set(names))
 
     def work(self, resurvey: Callable[[], Survey]) -> None:
         """Everything that is missing; failures are counted, kept in the store, and shown."""
@@ -54,9 +54,11 @@ class Driver:
                 if training:
                     self._train(refs, training, fanout)
                 fanout.drain()
-                # A snapshot whose trial died before reporting it is in the store all the same.
-                for cell, missing in resurvey().to_analyse():
-                    fanout.add(cell, missing)
+                # Left: the oracles of what a search asked for, and snapshots whose trial died
+                # before reporting them.
+                after = resurvey()
+                for at, missing in [*after.to_reference(), *after.to_analyse()]:
+                    fanout.add(at, missing)
                 fanout.drain()
             finally:
                 fanout.close(GRACE)
@@ -81,11 +83,9 @@ class Driver:
                     k for k, row in zip(self.job.sweep.kimg, complete[i], strict=True) if row.all()
                 ]
                 self.board.begin(trial, stored)
-        for subset, missing in self.todo.to_reference():
-            fanout.add(subset, missing)
-        for cell, missing in self.todo.to_analyse():
-            self.waiting[cell] = set(missing)
-            fanout.add(cell, missing)
+        for at, missing in [*self.todo.to_reference(), *self.todo.to_analyse()]:
+            self.waiting[at] = set(missing)
+            fanout.add(at, missing)
 
     def _train(self, refs: tuple, training: list, fanout: Fanout) -> None:
         if self.job.sweep.search:

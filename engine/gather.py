@@ -141,6 +141,7 @@ def _dataset(cube: Cube) -> xr.Dataset:
     for dim, coordinate in dataset.coords.items():
         coordinate.attrs = {"long_name": LONG_NAMES.get(str(dim), str(dim)), "units": "1"}
     dataset["kimg"].attrs["units"] = "1000 images"
+    dataset["sigma"].attrs["units"] = "pixel"
     return dataset
 
 

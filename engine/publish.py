@@ -114,7 +114,7 @@ def draw(store: Store) -> dict[str, str]:
         for kind in ("png", "pdf"):
             store.files.write(f"{FIGURES}/{name}.{kind}", render(picture, kind))
         store.files.write(f"{FIGURES}/{name}.csv", numbers.to_csv(index=False).encode())
-    store.files.write(FINDINGS, as_text(findings(cube, boundaries)).encode())
+    store.files.write(FINDINGS, (as_text(findings(cube, boundaries)) + "\n").encode())
     return missing
 
 

@@ -37,8 +37,12 @@ class Ledger:
         self.seconds, self.checkpoint_step = 0.0, 0
         # On a CPU the seconds of this process alone: others share its core, and it pays for none.
         self.clock = time.process_time if device.type == "cpu" else time.perf_counter
-        self.started = self.clock()
+        self.start()
         self.beat = self.saved = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to count: what comes before a training's first step is not its cost."""
+        self.started = self.clock()
 
     def elapsed(self) -> float:
         """Seconds trained so far, earlier runs included."""
@@ -179,6 +183,7 @@ def _train(
         world=world,
     )
     probe = job.denoiser(trial, device)
+    ledger.start()
     for snapshot in snapshots:
         numbers = {
             "step": snapshot.step,

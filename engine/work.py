@@ -39,7 +39,7 @@ class Survey:
         measured = self.pieces[:, :, 1:]
         status = np.full(measured.shape[:2], PENDING, np.int8)
         reference = np.array([self._reference_status(trial.subset) for trial in self.trials])
-        complete = (measured == DONE).all(2) & (reference == DONE)[:, None]
+        complete = (self.pieces == DONE).all(2) & (reference == DONE)[:, None]
         status[complete] = DONE
         status[(self.pieces == RUNNING).any(2) & ~complete] = RUNNING
         failed = (measured == FAILED).any(2) | (self.pieces[:, :, 0] == FAILED)
@@ -155,7 +155,11 @@ def _survey_trial(
                 row[a] = FAILED
                 result.errors.setdefault((i, j), f"{name}: {receipt['error']}")
         row[0] = _training_status(
-            record, stored, kimg, complete=(row[1:] == DONE).all(), live=live
+            record,
+            stored,
+            kimg,
+            complete=bool(sweep.analyses) and (row[1:] == DONE).all(),
+            live=live,
         )
         if row[0] == FAILED:
             result.errors.setdefault((i, j), f"training: {record.get('error')}")
@@ -200,15 +204,14 @@ def _survey_subset(
 
 
 def _skip(result: Survey, store: Store) -> None:
-    """Mark what a finished search did not ask for; while it runs only stored trials are work."""
+    """Mark what a finished search did not ask for; oracles are wanted for what it did."""
     asked = store.asked()
     points = [entry["point"] for entry in asked]
     over = len(asked) >= result.sweep.search.optuna.trials
+    wanted = set()
     for i, trial in enumerate(result.trials):
-        untouched = (result.pieces[i] == PENDING).all()
-        if untouched and dict(trial.coordinates) not in points:
-            result.pieces[i] = SKIPPED if over else PENDING
-    wanted = {
-        trial.subset for i, trial in enumerate(result.trials) if result.pieces[i, 0, 0] != SKIPPED
-    }
+        if (result.pieces[i] != PENDING).any() or dict(trial.coordinates) in points:
+            wanted.add(trial.subset)
+        elif over:
+            result.pieces[i] = SKIPPED
     result.subsets = {s: states for s, states in result.subsets.items() if s in wanted}
