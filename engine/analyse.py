@@ -70,27 +70,32 @@ def _measure(
     options = {name: job.facts.analyses[name].options for name in names}
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     start = clock()
+    results: dict[str, xr.Dataset] = {}
     errors: dict[str, dict[str, str]] = {}
-    if isinstance(at, Cell):
-        subject, every = _specimen(job, data, at), measure_all
-    else:
-        subject, every = Points(**_arguments(job, data, at)), reference_all
     try:
-        results = every(subject, options)
+        results = _run(job, data, at, options)
     except (OSError, MemoryError):
         raise
     except Exception:
         # One of the group failed: run each alone, so that it fails alone and is named.
-        results = {}
         for name in names:
             try:
-                results |= every(subject, {name: options[name]})
+                results |= _run(job, data, at, {name: options[name]})
             except (OSError, MemoryError):
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 errors[name] = {"error": reason, "traceback": traceback.format_exc()}
     return results, (clock() - start) / len(names), errors
+
+
+def _run(
+    job: Job, data: Data, at: Cell | Subset, options: dict[str, dict[str, Any]]
+) -> dict[str, xr.Dataset]:
+    """The named analyses of a cell's denoiser, or the references of a subset."""
+    if isinstance(at, Cell):
+        return measure_all(_specimen(job, data, at), options)
+    return reference_all(Points(**_arguments(job, data, at)), options)
 
 
 def _specimen(job: Job, data: Data, cell: Cell) -> Specimen:

@@ -120,7 +120,8 @@ class Fanout:
             receipt = ray.get(ref)
         except ray.exceptions.RayError as error:
             # The task was lost more often than it is retried: its pieces stay pending, and say so.
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            cause = getattr(error, "cause", None) or error
+            reason = f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1]}"
             errors = dict.fromkeys(names, reason)
             receipt = {"at": at, "group": group, "seconds": 0.0, "errors": errors}
         self.on_receipt({**receipt, "names": names})

@@ -17,7 +17,7 @@ from engine.publish import publish, versions
 from engine.resolve import Facts, differences, fingerprints, identity, load, resolve
 from engine.spec import SpecError, Sweep, as_mapping, canonical
 from engine.store import Store
-from engine.work import FAILED, Survey, survey
+from engine.work import FAILED, PENDING, Survey, survey
 
 
 class Interrupted(KeyboardInterrupt):
@@ -135,14 +135,17 @@ def _changed(prepared: Prepared) -> bool:
 
 
 def _outcome(after: Survey) -> int:
-    """Exit status: 1 with failed cells, which are listed."""
+    """Exit status: 1 with failed or unfinished cells, which are listed or counted."""
     failed = np.argwhere(after.cells() == FAILED)
     for i, j in failed[:20]:
         cell = Cell(after.trials[i], after.sweep.kimg[j])
         print(f"failed {cell}: {after.errors.get((i, j), 'unknown reason')}", file=sys.stderr)
     if len(failed) > 20:
         print(f"... and {len(failed) - 20} more failed cells", file=sys.stderr)
-    return 1 if len(failed) else 0
+    pending = int((after.cells() == PENDING).sum())
+    if pending:
+        print(f"{pending} cells are still pending: run the same command again", file=sys.stderr)
+    return 1 if len(failed) or pending else 0
 
 
 def _compute(

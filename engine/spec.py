@@ -187,6 +187,9 @@ def _sigmas(raw: Any) -> tuple[float, ...]:
 
 def _analyses(raw: Any) -> dict[str, dict]:
     if isinstance(raw, Mapping):
+        wrong = [k for k, v in raw.items() if v is not None and not isinstance(v, Mapping)]
+        if wrong:
+            raise ValueError(f"{wrong[0]}: wanted a mapping of options")
         return {str(k): dict(v or {}) for k, v in raw.items()}
     return {str(name): {} for name in _distinct(expand(raw))}
 

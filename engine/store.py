@@ -12,6 +12,7 @@
 """
 
 import json
+import os
 import struct
 import time
 from collections.abc import Iterable, Mapping
@@ -43,8 +44,10 @@ class Store:
     """The folder of one sweep."""
 
     def __init__(self, storage: str, sweep: str) -> None:
-        self.storage, self.sweep = storage, sweep
-        self.files = Files(f"{storage.rstrip('/')}/{sweep}")
+        # Absolute: a worker that is handed the store has another working directory.
+        self.storage = storage if "://" in storage else os.path.abspath(storage)
+        self.sweep = sweep
+        self.files = Files(f"{self.storage.rstrip('/')}/{sweep}")
 
     def __reduce__(self) -> tuple:
         return Store, (self.storage, self.sweep)

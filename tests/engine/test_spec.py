@@ -47,6 +47,7 @@ from engine.spec import SpecError, Sweep, as_mapping, canonical, expand, load, p
             r"search.optuna.trials: .*greater than or equal to 1",
         ),
         ({"backbone": {"depth": 1}}, r"backbone.name is missing"),
+        ({"analyses": {"linearity": 1}}, r"analyses: linearity: wanted a mapping of options"),
     ],
 )
 def test_a_mistake_names_file_key_value_and_what_is_allowed(tiny, change, message):

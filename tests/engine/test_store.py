@@ -1,6 +1,7 @@
 """Files, pieces and addresses: atomic, readable, the same after a round trip."""
 
 import os
+import pickle
 import subprocess
 import sys
 
@@ -79,6 +80,13 @@ def test_two_points_never_share_an_address(first, second):
 
 def test_a_whole_number_is_written_without_a_point():
     assert moment(16.0) == moment(16) == "kimg=16"
+
+
+def test_a_store_named_by_a_relative_path_is_the_same_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = pickle.loads(pickle.dumps(Store("results", "s")))
+    monkeypatch.chdir("/")
+    assert store.folder == str(tmp_path / "results" / "s")
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd"])

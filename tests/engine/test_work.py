@@ -213,6 +213,17 @@ def test_a_lost_piece_is_one_hole_and_its_neighbours_stay(whole):
     assert rest.notnull().sum() == 7
 
 
+def test_a_torn_snapshot_fails_its_pieces_with_a_reason_that_names_it(tiny, tmp_path):
+    ready = prepared({**tiny, "axes": {"width": [64], "n_train": [8]}, "kimg": [1]}, tmp_path)
+    compute(ready, analyses=[])
+    path = snapshot_path(Cell(ready.survey().trials[0], 1))
+    ready.store.files.write(path, ready.store.files.read(path)[:100])
+    compute(ready)
+    assert (ready.survey().cells() == FAILED).all()
+    (error,) = ready.survey().errors.values()
+    assert "kimg=1.safetensors is not a whole safetensors file" in error
+
+
 def test_a_torn_piece_is_computed_again(tiny, tmp_path):
     ready = prepared(tiny, tmp_path)
     compute(ready)
