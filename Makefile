@@ -25,7 +25,7 @@ demo: venv
 	$(BIN)/diffphase run sweeps/quickstart.yaml
 
 test: venv
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: venv
 	$(BIN)/ruff check .
