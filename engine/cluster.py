@@ -1,6 +1,7 @@
 """The Ray cluster of a run: started on this machine, or joined at an address."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -45,7 +46,7 @@ def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[N
     import ray
 
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(
             address="local",  # or an environment's RAY_ADDRESS would be joined
@@ -53,7 +54,7 @@ def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[N
             object_store_memory=STORE_BYTES + 2 * data_bytes,
             include_dashboard=groups,
             log_to_driver=False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
         )
     try:
         yield

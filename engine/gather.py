@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from engine.grid import SUBSET_AXES, Cell, Subset, cube_dim, moment
+from engine.grid import Cell, cube_dim, moment
 from engine.pieces import Piece
-from engine.spec import STANDARD_AXES, Sweep, as_mapping, canonical
+from engine.spec import Sweep, as_mapping, canonical
 from engine.store import Store
 from engine.work import DONE, MEANINGS, Survey
 
@@ -307,6 +307,3 @@ def _attributes(
         "references": "arXiv:2410.24060",
         **{f"version_{name}": version for name, version in versions.items()},
     }
-
-
-__all__ = ["STANDARD_AXES", "SUBSET_AXES", "Subset", "build"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from engine.spec import STANDARD_AXES, SpecError, Sweep, canonical
+from engine.spec import SpecError, Sweep, canonical
 
 SUBSET_AXES = ("n_train", "draw", "split")
 """What the training points of a trial depend on."""
@@ -108,11 +108,6 @@ def cube_dim(axis: str) -> str:
     return axis.replace(".", "_")
 
 
-def parse_address(address: str) -> dict[str, str]:
-    """Axis to written value; the reverse of `Point.address` up to types."""
-    return dict(part.split("=", 1) for part in address.split(","))
-
-
 def from_json(text: str) -> Trial:
     """The trial whose coordinates `to_json` wrote."""
     return Trial(tuple((axis, value) for axis, value in json.loads(text)))
@@ -121,18 +116,3 @@ def from_json(text: str) -> Trial:
 def to_json(point: Point) -> str:
     """Coordinates as JSON, in order."""
     return json.dumps([list(pair) for pair in point.coordinates])
-
-
-__all__ = [
-    "STANDARD_AXES",
-    "SUBSET_AXES",
-    "Cell",
-    "Point",
-    "Subset",
-    "Trial",
-    "cells",
-    "cube_dim",
-    "moment",
-    "subsets",
-    "trials",
-]
