@@ -68,7 +68,7 @@ def _measure(
 ) -> tuple[dict[str, xr.Dataset], float, dict[str, dict[str, str]]]:
     """Results, seconds per analysis, and errors of those that raised."""
     options = {name: job.facts.analyses[name].options for name in names}
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    clock = time.process_time if device_of(job).type == "cpu" else time.perf_counter
     start = clock()
     results: dict[str, xr.Dataset] = {}
     errors: dict[str, dict[str, str]] = {}
@@ -138,6 +138,11 @@ def pool_moments(data: Data) -> Moments:
     return _POOLS[data.content_hash]
 
 
+def device_of(job: Job) -> torch.device:
+    """Where analyses evaluate the network: a GPU only where the sweep reserves a share of one."""
+    return torch.device("cuda" if job.sweep.resources.gpus_per_analysis else "cpu")
+
+
 def load_denoiser(
     job: Job, cell: Cell, weights: str = "ema"
 ) -> Callable[[torch.Tensor, float], torch.Tensor]:
@@ -156,7 +161,7 @@ def load_denoiser(
             f" {header.get('fingerprint')!r}, wanted {job.prints['snapshot']!r};"
             " delete it to train again"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(job)
     module = job.denoiser(cell.trial, device).eval()
     prefix = f"{weights}."
     module.load_state_dict(

@@ -3,7 +3,10 @@
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
+
+from engine.spec import SpecError
 
 ENVIRONMENT = {
     # Set explicitly: the defaults of `ray.init` and `ray start` differ and leave a token file.
@@ -46,6 +49,7 @@ def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[N
     import ray
 
     if address:
+        _check_answers(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(
@@ -60,6 +64,17 @@ def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[N
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Say at once that nothing listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto`, or a scheme of Ray's own
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise SpecError(f"--address {address}: no Ray cluster answers there: {error}") from error
 
 
 def cores() -> int:
@@ -78,8 +93,8 @@ def capacity(cpus: float, gpus: float) -> int:
     if gpus:
         fits.append(total.get("GPU", 0) / gpus)
     if min(fits) < 1:
-        raise RuntimeError(
-            f"a trial wants {cpus:g} CPUs and {gpus:g} GPUs, the cluster has"
+        raise SpecError(
+            f"resources: a trial wants {cpus:g} CPUs and {gpus:g} GPUs, the cluster has"
             f" {total.get('CPU', 0):g} and {total.get('GPU', 0):g}"
         )
     return int(min(fits))

@@ -4,6 +4,7 @@ Where trials of the same network size have been trained, their own seconds count
 and evaluations are timed here and scaled by images and by denoiser evaluations.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from engine.cluster import cores
 from engine.grid import Cell, Trial, moment
 from engine.job import Job, use_threads
 from engine.resolve import size_key
+from engine.spec import SpecError
 from engine.store import receipt_name
 from engine.work import DONE, Survey
 from trainables.denoiser import loss
@@ -190,6 +192,22 @@ def _disk(job: Job, key: str, snapshots: int) -> float:
     width = 8 if job.dtype == torch.float64 else 4
     raw = job.facts.data.n_heldout * len(job.sweep.sigmas) * 4 * 5
     return snapshots * (2 * parameters * width + raw + 64e3) + 4 * parameters * width
+
+
+def check_memory(job: Job, origin: str) -> None:
+    """Refuse what one process alone could not hold on this machine.
+
+    Raises:
+        SpecError: with the estimate, the machine's memory and what to lower.
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = _memory(job)
+    if needed > total:
+        raise SpecError(
+            f"{origin}: one process would need about {needed / 1e9:.0f} GB of memory, this"
+            f" machine has {total / 1e9:.0f} GB; lower data.resolution, data.n_heldout, axes.width"
+            " or the analyses' draws"
+        )
 
 
 def _memory(job: Job) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.board import Board
-from engine.cluster import cores
+from engine.cluster import capacity
 from engine.cost import estimate
 from engine.fanout import Fanout, share
 from engine.grid import Cell, Subset, Trial
@@ -45,7 +45,7 @@ class Driver:
             fanout = Fanout(
                 *refs,
                 {name: facts.group for name, facts in self.job.facts.analyses.items()},
-                limit=cores(),
+                limit=capacity(1, 0),
                 on_receipt=self.on_receipt,
                 gpus=self.job.sweep.resources.gpus_per_analysis,
             )

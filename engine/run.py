@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from engine.grid import Cell
 from engine.publish import publish, versions
@@ -49,7 +50,7 @@ def prepare(sweep: Sweep, origin: str, storage: str) -> Prepared:
     """
     store = Store(storage, sweep.name)
     record = store.record()
-    known = Facts.model_validate(record["facts"]) if record else None
+    known = _known_facts(record)
     facts, data = resolve(sweep, origin, known)
     if record:
         changed = differences(record["identity"], _plain(identity(sweep, facts)))
@@ -60,6 +61,14 @@ def prepare(sweep: Sweep, origin: str, storage: str) -> Prepared:
                 + "\nset it back, or give the sweep a new name"
             )
     return Prepared(sweep, origin, facts, fingerprints(sweep, facts), store, data)
+
+
+def _known_facts(record: dict | None) -> Facts | None:
+    """The stored facts, unless they were written by a version that knew others."""
+    try:
+        return Facts.model_validate(record["facts"]) if record else None
+    except ValidationError:
+        return None  # they are found anew
 
 
 def _plain(value: Any) -> Any:
@@ -153,6 +162,7 @@ def _compute(
 ) -> int:
     """Train and analyse what is missing on a Ray cluster; 130 when interrupted."""
     from engine.cluster import cluster, configure
+    from engine.cost import check_memory
 
     configure(address)
     from engine.driver import Driver
@@ -160,6 +170,8 @@ def _compute(
 
     data = prepared.data or load(prepared.sweep, prepared.origin)
     job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
+    if address is None:
+        check_memory(job, prepared.origin)
     size = data.pool.nbytes + data.heldout.nbytes
     try:
         with (

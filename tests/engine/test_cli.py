@@ -101,6 +101,13 @@ def test_unreadable_yaml_and_unknown_sweeps_exit_2(call, tmp_path):
     assert status == 2 and "allowed: datasets, architectures, analyses, sweeps" in err
 
 
+def test_an_address_where_nothing_listens_exits_2(sweep_file, call, tmp_path):
+    status, _, err = call("run", sweep_file(), "--storage", tmp_path, "--address", "127.0.0.1:1")
+    assert status == 2
+    assert "--address 127.0.0.1:1: no Ray cluster answers there" in err
+    assert not list(tmp_path.rglob("trials"))
+
+
 def test_list_names_every_registered_thing(call):
     from analyses.registry import ANALYSES
     from trainables.architectures import ARCHITECTURES

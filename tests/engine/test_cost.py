@@ -4,6 +4,7 @@ import pytest
 
 from engine import cost
 from engine.cost import Cost, estimate
+from engine.spec import SpecError
 from tests.engine.helpers import compute, job_of, prepared
 
 
@@ -40,6 +41,16 @@ def test_only_what_is_missing_costs_and_finished_cells_tell_the_speed(tiny, tmp_
     ]
     assert found.measured
     assert found.train_seconds == pytest.approx(sum(r["train_seconds"] for r in records), rel=0.5)
+
+
+def test_what_no_process_could_hold_is_refused(tiny, tmp_path, monkeypatch):
+    job = job_of(prepared(tiny, tmp_path))
+    cost.check_memory(job, "tiny.yaml")
+    monkeypatch.setattr(cost.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.get)
+    with pytest.raises(
+        SpecError, match=r"tiny.yaml: one process would need about .* GB of memory"
+    ):
+        cost.check_memory(job, "tiny.yaml")
 
 
 def test_a_probe_knows_that_a_wider_network_is_slower(tiny, tmp_path):
