@@ -85,7 +85,7 @@ def plan(
     from engine.listing import planned
     from engine.run import prepare
 
-    numbers, text = planned(prepare(*find(sweep, set_), storage))
+    numbers, text = planned(prepare(*find(sweep, set_), storage, count_flops=False))
     print(json.dumps(numbers, indent=1) if as_json else text)
 
 

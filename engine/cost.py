@@ -141,39 +141,37 @@ def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
 
 
 def _probe(job: Job, trial: Trial) -> Cost:
-    """Time training steps and evaluations of one network size on random images."""
-    use_threads(job)
-    config = job.config(trial)
-    flops = job.facts.sizes[size_key(job.sweep, trial)][1]
-    batch = int(min(config.batch, max(8, 4e9 / max(flops, 1.0))))
-    denoiser = job.denoiser(trial, torch.device("cpu"))
-    optimizer = torch.optim.Adam(denoiser.parameters(), fused=True)
-    x = torch.zeros(batch, *job.facts.data.shape, dtype=job.dtype)
-    sigma = torch.full((batch,), 0.5, dtype=job.dtype)
+    """Time training steps and evaluations of one network size on random images.
 
-    def step() -> None:
-        eps = torch.randn(x.shape, dtype=job.dtype)
-        optimizer.zero_grad()
-        loss(denoiser, x, sigma, eps).mean().backward()
-        optimizer.step()
+    Without the optimiser, a few percent: creating one imports a second's worth of torch.
+    """
+    use_threads(job)
+    config, shape = job.config(trial), job.facts.data.shape
+    denoiser = job.denoiser(trial, torch.device("cpu"))
+
+    def step(batch: int) -> None:
+        x, eps = torch.randn(2, batch, *shape, dtype=job.dtype)
+        loss(denoiser, x, torch.full((batch,), 0.5, dtype=job.dtype), eps).mean().backward()
 
     @torch.inference_mode()
-    def evaluate() -> None:
-        denoiser(x, 0.5)
+    def evaluate(batch: int) -> None:
+        denoiser(torch.zeros(batch, *shape, dtype=job.dtype), 0.5)
 
-    kimg = _seconds(step) / batch * 1000
-    row = _seconds(evaluate) / batch + ROW_SECONDS * (x[0].numel() / 64) ** ROW_EXPONENT
+    few = min(8, config.batch)
+    batch = int(np.clip(PROBE_SECONDS / _seconds(step, few, 0.0), few, config.batch))
+    kimg = 1000 * _seconds(step, batch)
+    row = _seconds(evaluate, batch) + ROW_SECONDS * (np.prod(shape) / 64) ** ROW_EXPONENT
     return Cost(SHARING * kimg, SHARING * row * _evaluations(job), measured=False)
 
 
-def _seconds(call: Callable[[], None]) -> float:
-    """Seconds of one call, the first one left out."""
-    call()
+def _seconds(call: Callable[[int], None], batch: int, at_least: float = PROBE_SECONDS) -> float:
+    """Seconds per image of calls with `batch` images, the first call left out."""
+    call(batch)
     calls, start = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - start < PROBE_SECONDS:
-        call()
+    while calls == 0 or time.perf_counter() - start < at_least:
+        call(batch)
         calls += 1
-    return (time.perf_counter() - start) / calls
+    return (time.perf_counter() - start) / calls / batch
 
 
 def _evaluations(job: Job) -> float:

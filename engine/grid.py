@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +27,7 @@ class Point:
 
     coordinates: tuple[tuple[str, Any], ...]
 
-    @property
+    @cached_property
     def address(self) -> str:
         """The readable folder name, e.g. `width=64,n_train=16,seed=0,draw=0,split=a`."""
         return ",".join(f"{axis}={written(value)}" for axis, value in self.coordinates)

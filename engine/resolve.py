@@ -6,6 +6,7 @@ They are stored in sweep.json, so that status and gather need neither torch nor 
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -74,8 +75,16 @@ def size_key(sweep: Sweep, trial: Trial) -> str:
     return canonical({"width": trial["width"], **trial.options("backbone")})
 
 
-def resolve(sweep: Sweep, origin: str, known: Facts | None = None) -> tuple[Facts, Data | None]:
+def resolve(
+    sweep: Sweep, origin: str, known: Facts | None = None, *, count_flops: bool = True
+) -> tuple[Facts, Data | None]:
     """Facts of a sweep, and its data if they had to be read (unchanged files are not).
+
+    Args:
+        sweep: what its file describes.
+        origin: what errors call its file.
+        known: facts stored by an earlier run; what they still say right is not found out again.
+        count_flops: counting imports a second's worth of torch; a plan does without (nan).
 
     Raises:
         SpecError: unknown name or option, value out of range, too little data, missing file.
@@ -91,7 +100,9 @@ def resolve(sweep: Sweep, origin: str, known: Facts | None = None) -> tuple[Fact
         backbone=backbone,
         training=training,
         analyses=analyses,
-        sizes=_sizes(sweep, data.shape, origin, _known_sizes(known, backbone, data)),
+        sizes=_sizes(
+            sweep, data.shape, origin, _known_sizes(known, backbone, data), count_flops=count_flops
+        ),
     )
     return facts, loaded
 
@@ -285,7 +296,12 @@ def _known_sizes(
 
 
 def _sizes(
-    sweep: Sweep, shape: tuple, origin: str, known: Mapping[str, tuple[int, float]]
+    sweep: Sweep,
+    shape: tuple,
+    origin: str,
+    known: Mapping[str, tuple[int, float]],
+    *,
+    count_flops: bool,
 ) -> dict[str, tuple[int, float]]:
     sizes: dict[str, tuple[int, float]] = {}
     for trial in trials(sweep):
@@ -298,7 +314,8 @@ def _sizes(
         try:
             with torch.device("meta"):
                 backbone = ARCHITECTURES[sweep.backbone.name](trial["width"], shape, **options)
-            sizes[key] = (n_params(backbone), forward_flops(backbone, shape))
+            flops = forward_flops(backbone, shape) if count_flops else math.nan
+            sizes[key] = (n_params(backbone), flops)
         except (ValueError, TypeError) as error:
             message = (
                 f"{origin}: backbone {sweep.backbone.name} at axes.width {trial['width']}: {error}"

@@ -42,7 +42,7 @@ class Prepared:
         return survey(self.sweep, self.store, self.prints, retry_failed=retry_failed)
 
 
-def prepare(sweep: Sweep, origin: str, storage: str) -> Prepared:
+def prepare(sweep: Sweep, origin: str, storage: str, *, count_flops: bool = True) -> Prepared:
     """Check everything that can be wrong before anything starts.
 
     Raises:
@@ -51,7 +51,7 @@ def prepare(sweep: Sweep, origin: str, storage: str) -> Prepared:
     store = Store(storage, sweep.name)
     record = store.record()
     known = _known_facts(record)
-    facts, data = resolve(sweep, origin, known)
+    facts, data = resolve(sweep, origin, known, count_flops=count_flops)
     if record:
         changed = differences(record["identity"], _plain(identity(sweep, facts)))
         if changed and store.files.listing("trials"):
@@ -128,7 +128,7 @@ def run(
             record_run(prepared, command)
         if status == 130:
             return status
-        after = prepared.survey()
+        after = todo if todo.is_finished and not retry_failed else prepared.survey()
         publish(
             prepared.sweep,
             prepared.facts.model_dump(mode="json"),
