@@ -214,28 +214,29 @@ def _noted(store: Store, survey: Survey) -> dict[str, tuple[np.ndarray, dict]]:
     return {n: (a, {"long_name": attrs[n][0], "units": attrs[n][1]}) for n, a in arrays.items()}
 
 
+def _network_sizes(sweep: Sweep, facts: Mapping[str, Any]) -> tuple[xr.DataArray, xr.DataArray]:
+    """Parameters, and FLOPs of one forward per image, over width and every backbone axis."""
+    axes = ["width", *(a for a in sweep.axes if a.startswith("backbone."))]
+    dims = [cube_dim(axis) for axis in axes]
+    sizes = np.full([len(sweep.axes[axis]) for axis in axes], np.nan)
+    flops = sizes.copy()
+    for at in np.ndindex(*sizes.shape):
+        point = {a: sweep.axes[a][k] for a, k in zip(axes, at, strict=True)}
+        key = canonical({a.removeprefix("backbone."): v for a, v in point.items()})
+        sizes[at], flops[at] = facts["sizes"][key]
+    return xr.DataArray(sizes, dims=dims), xr.DataArray(flops, dims=dims)
+
+
 def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]) -> None:
     """Derived coordinates: size of the network, epochs, images seen, d, exposure of each sigma."""
     batch = facts["training"]["batch"]
-    dims = ("width", *(cube_dim(a) for a in sweep.axes if a.startswith("backbone.")))
-    sizes = np.full([dataset.sizes[d] for d in dims], np.nan)
-    flops = sizes.copy()
-    for at in np.ndindex(*sizes.shape):
-        point = {a: sweep.axes[a][k] for a, k in zip(_size_axes(sweep), at, strict=True)}
-        key = canonical(
-            {
-                "width": point.pop("width"),
-                **{a.removeprefix("backbone."): v for a, v in point.items()},
-            }
-        )
-        sizes[at], flops[at] = facts["sizes"][key]
+    sizes, forward = _network_sizes(sweep, facts)
     kimg, n_train = np.array(sweep.kimg), np.array(sweep.axes["n_train"])
     d = math.prod(facts["data"]["shape"])
     images = np.ceil(np.round(kimg * 1000, 6) / batch) * batch
-    forward = xr.DataArray(flops, dims=dims)
     seen = xr.DataArray(images, dims="kimg")
     added = {
-        "n_params": (xr.DataArray(sizes, dims=dims), "parameters of the backbone", "1"),
+        "n_params": (sizes, "parameters of the backbone", "1"),
         "flops": (3 * forward * seen, "training compute, 3 forwards an image", "FLOP"),
         "images_seen": (seen, "images seen by the optimiser", "images"),
         "epochs": (
@@ -245,7 +246,7 @@ def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]
         ),
         "n_over_d": (xr.DataArray(n_train / d, dims="n_train"), "training points per pixel", "1"),
         "params_over_n": (
-            xr.DataArray(sizes, dims=dims) / xr.DataArray(n_train, dims="n_train"),
+            sizes / xr.DataArray(n_train, dims="n_train"),
             "parameters per training point",
             "1",
         ),
@@ -261,15 +262,13 @@ def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]
             added.pop(name)
     for name, (array, long_name, units) in added.items():
         dataset.coords[name] = array.assign_attrs(long_name=long_name, units=units)
+    if {"training.p_mean", "training.p_std"} & {*sweep.axes}:
+        return  # then the exposure differs from trial to trial
     dataset["exposure"] = (
         "sigma",
         _exposure(sweep.sigmas, facts["training"]),
         {"long_name": "share of training draws within a factor sqrt(2) of sigma", "units": "1"},
     )
-
-
-def _size_axes(sweep: Sweep) -> list[str]:
-    return ["width", *(a for a in sweep.axes if a.startswith("backbone."))]
 
 
 def _exposure(sigmas: Iterable[float], training: Mapping[str, Any]) -> list[float]:

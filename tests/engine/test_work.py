@@ -274,6 +274,30 @@ def test_the_cube_has_the_names_and_dims_of_the_contract(whole):
     assert not missing
 
 
+def test_a_swept_backbone_option_is_a_dim_of_the_cube_and_of_the_network_size(tiny, tmp_path):
+    axes = {
+        "width": [64],
+        "n_train": [8],
+        "backbone.depth": [1, 2],
+        "training.p_mean": [-1.2, -0.5],
+    }
+    tiny |= {
+        "backbone": {"name": "mlp"},
+        "axes": axes,
+        "kimg": [1],
+        "analyses": ["generalization"],
+    }
+    ready = prepared(tiny, tmp_path)
+    compute(ready)
+    found = cube_of(ready)
+    assert found["heldout_loss"].sizes["backbone_depth"] == 2
+    assert found["heldout_loss"].notnull().all() and "exposure" not in found
+    assert found["n_params"].dims == ("width", "backbone_depth")
+    assert found["n_params"].sel(width=64, backbone_depth=2) > found["n_params"].sel(
+        width=64, backbone_depth=1
+    )
+
+
 def test_every_sigma_resolved_mean_has_its_standard_error(whole):
     cube = cube_of(whole)
     for name in (
