@@ -19,7 +19,7 @@ from analyses.registry import measure_all, reference_all
 from analyses.specimen import Specimen
 from analyses.specimen import Subset as Points
 from engine.grid import Cell, Subset
-from engine.job import Job, use_threads
+from engine.job import Job, training_points, use_threads
 from engine.pieces import Piece, Variable
 from engine.store import receipt_name, snapshot_path
 from trainables.datasets.data import Data
@@ -108,9 +108,8 @@ def _specimen(job: Job, data: Data, cell: Cell) -> Specimen:
 
 
 def _arguments(job: Job, data: Data, subset: Subset) -> dict[str, Any]:
-    train = data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"])
     return {
-        "train": _flat(train),
+        "train": _flat(training_points(data, subset)),
         "heldout": _flat(data.heldout),
         "pool": pool_moments(data),
         "sigmas": job.sweep.sigmas,

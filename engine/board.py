@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from engine.grid import Cell, Trial, moment
-from engine.job import Job
+from engine.job import Job, training_points
 from engine.pieces import Piece
 from trainables.datasets.data import Data
 
@@ -132,8 +132,7 @@ class Board:
         """A grid (c, h, w) in [0, 1] of pairs: a sample, its nearest training image."""
         shape = self.data.shape
         shown = samples.variables["samples"].values[:GRID].reshape(-1, *shape)
-        subset = trial.subset
-        train = self.data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"])
+        train = training_points(self.data, trial.subset)
         nearest = train[memorization.variables["nearest_index"].values[: len(shown)].astype(int)]
         scale = max(1, -(-LEAST_PIXELS // max(shape[1:])))
         tiles = np.concatenate(

@@ -43,7 +43,6 @@ class Cost:
 
     kimg_seconds: float
     cell_seconds: float
-    measured: bool
 
 
 @dataclass
@@ -102,7 +101,7 @@ def estimate(job: Job, survey: Survey) -> Estimate:
     for i, trial in enumerate(survey.trials):
         if not lacking[i].any():
             continue
-        key = size_key(job.sweep, trial)
+        key = size_key(trial)
         if key not in costs:
             costs[key] = _probe(job, trial)
         cost = costs[key]
@@ -134,10 +133,10 @@ def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
             Cell(trial, kimg), [receipt_name(Cell(trial, kimg), group) for group in groups]
         )
         if record and receipts:
-            key = size_key(job.sweep, trial)
+            key = size_key(trial)
             train.setdefault(key, []).append(record["train_seconds"] / kimg)
             cell.setdefault(key, []).append(sum(r["seconds"] for r in receipts.values()))
-    return {key: Cost(median(train[key]), median(cell[key]), measured=True) for key in train}
+    return {key: Cost(median(train[key]), median(cell[key])) for key in train}
 
 
 def _probe(job: Job, trial: Trial) -> Cost:
@@ -161,7 +160,7 @@ def _probe(job: Job, trial: Trial) -> Cost:
     batch = int(np.clip(PROBE_SECONDS / _seconds(step, few, 0.0), few, config.batch))
     kimg = 1000 * _seconds(step, batch)
     row = _seconds(evaluate, batch) + ROW_SECONDS * (np.prod(shape) / 64) ** ROW_EXPONENT
-    return Cost(SHARING * kimg, SHARING * row * _evaluations(job), measured=False)
+    return Cost(SHARING * kimg, SHARING * row * _evaluations(job))
 
 
 def _seconds(call: Callable[[int], None], batch: int, at_least: float = PROBE_SECONDS) -> float:

@@ -29,9 +29,8 @@ class Driver:
         self.job, self.data, self.todo, self.max_failures = job, data, todo, max_failures
         self.board = Board(job, data)
         self.failures = 0
-        self.lock = (
-            threading.Lock()
-        )  # snapshots come from Tune's thread, receipts from the fan-out's
+        # Snapshots come from Tune's thread, receipts from the fan-out's.
+        self.lock = threading.Lock()
         names = job.sweep.analyses
         # What each unfinished cell still waits for, so that the board shows it once it is whole.
         self.waiting: dict[Cell | Subset, set[str]] = defaultdict(lambda: set(names))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
-from engine.grid import Trial
+from engine.grid import Subset, Trial
 from engine.resolve import Facts, config_of
 from engine.spec import Sweep
 from engine.store import Store
@@ -56,9 +57,6 @@ def use_threads(job: Job) -> None:
         torch.set_num_threads(job.sweep.numerics.threads)
 
 
-def training_points(data: Data, trial: Trial) -> torch.Tensor:
-    """The images of a trial's training set (n c h w), a copy."""
-    subset = trial.subset
-    return torch.from_numpy(
-        data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"])
-    )
+def training_points(data: Data, subset: Subset) -> np.ndarray:
+    """The images of a training set (n c h w), a copy."""
+    return data.subset(subset["n_train"], draw=subset["draw"], split=subset["split"])

@@ -23,7 +23,6 @@ from trainables.architectures import ARCHITECTURES, forward_flops, n_params
 from trainables.datasets import DATASETS
 from trainables.datasets.data import Data
 from trainables.datasets.data import load as load_data
-from trainables.denoiser import PRECONDITIONINGS
 from trainables.train import TrainConfig, steps_at
 
 
@@ -70,7 +69,7 @@ class Facts(_Record):
     """Network by `size_key` -> (parameters, FLOPs of one forward per image)."""
 
 
-def size_key(sweep: Sweep, trial: Trial) -> str:
+def size_key(trial: Trial) -> str:
     """What the size of a trial's network depends on."""
     return canonical({"width": trial["width"], **trial.options("backbone")})
 
@@ -257,9 +256,6 @@ def _training(sweep: Sweep, origin: str) -> dict[str, Any]:
 
 
 def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
-    if config.preconditioning not in PRECONDITIONINGS:
-        message = unknown("preconditioning", config.preconditioning, PRECONDITIONINGS)
-        raise SpecError(f"{origin}: training.preconditioning: {message}")
     steps = [steps_at(kimg, config.batch) for kimg in sweep.kimg]
     pairs = zip(pairwise(steps), pairwise(sweep.kimg), strict=True)
     for (a, b), (low, high) in pairs:
@@ -305,7 +301,7 @@ def _sizes(
 ) -> dict[str, tuple[int, float]]:
     sizes: dict[str, tuple[int, float]] = {}
     for trial in trials(sweep):
-        key = size_key(sweep, trial)
+        key = size_key(trial)
         if key in known:
             sizes[key] = known[key]
         if key in sizes:

@@ -14,7 +14,7 @@ import ray
 import ray.train
 from ray import tune
 
-from engine.grid import Cell, Trial, from_json
+from engine.grid import Cell, Trial, from_json, moment
 from engine.job import Job
 from engine.store import snapshot_path
 
@@ -98,7 +98,7 @@ class Trainable(tune.Trainable):
             if not self.job.store.files.exists(path):
                 break
             record = self.job.store.trial_record(self.trial)
-            yield {"kimg": kimg, **record["snapshots"][f"kimg={kimg:g}"]}
+            yield {"kimg": kimg, **record["snapshots"][moment(kimg)]}
         thread.join()
         if "error" in outcome:
             raise self._reason(outcome["error"])

@@ -160,7 +160,7 @@ def _train(
     config = job.config(trial)
     state = ledger.state(steps_at(missing[0], config.batch))
     denoiser = job.denoiser(trial, device)
-    images = training_points(data, trial).to(device, job.dtype)
+    images = torch.from_numpy(training_points(data, trial.subset)).to(device, job.dtype)
     heldout = Heldout(data, config, job.dtype, device)
     live: list[Training] = []
 
