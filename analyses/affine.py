@@ -39,6 +39,8 @@ class Design:
     """Row k m + i of each sorted row."""
     y: Float[Tensor, "r e"]
     """Sorted inputs minus their mean, and a last column of ones; e = d + 1."""
+    centre: Float[Tensor, " d"]
+    """That mean."""
     sizes: tuple[int, ...]
     """Rows of each group."""
     folds: tuple[Normal, Normal]
@@ -54,6 +56,8 @@ class Fit(NamedTuple):
 
     weight: Float[Tensor, "d d"]
     """W_L, from all rows."""
+    bias: Float[Tensor, " d"]
+    """b_L, from all rows."""
     weight_error: Float[Tensor, ""]
     """Frobenius norm of the Monte Carlo error of `weight`."""
     residual: Float[Tensor, " m"]
@@ -80,11 +84,13 @@ def design(y: Float[Tensor, "k m d"], n_points: int) -> Design:
     order = group.argsort(stable=True)
     sizes = tuple(int(size) for size in group.bincount(minlength=4))
     rows = y.flatten(0, 1)
-    centred = torch.cat([rows - rows.mean(0), torch.ones(len(rows), 1)], 1)[order]
+    centre = rows.mean(0)
+    centred = torch.cat([rows - centre, torch.ones(len(rows), 1)], 1)[order]
     moments = [part.T @ part for part in centred.split(sizes)]
     return Design(
         order,
         centred,
+        centre,
         sizes,
         (_normal(moments, (0, 1)), _normal(moments, (2, 3))),
         (_normal(moments, (0, 2)), _normal(moments, (1, 3)))
@@ -112,8 +118,10 @@ def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k 
     predicted = out[0].clone()
     predicted[inputs.order[drawn]] -= rows[drawn]
     one, two = (_solve(cross, normal) for normal in inputs.batches)
+    whole = _solve(cross, inputs.everything)
     return Fit(
-        torch.eye(d, dtype=rows.dtype) + _solve(cross, inputs.everything)[:, :-1],
+        torch.eye(d, dtype=rows.dtype) + whole[:, :-1],
+        whole[:, -1] - whole[:, :-1] @ inputs.centre,
         (one - two)[:, :-1].norm() / 2,
         residual.view(draws, m).mean(0) / d,
         deviation.mean(0) / d,

@@ -30,11 +30,13 @@ def digest(*arrays: Shaped[Tensor, "..."]) -> str:
 
 
 def size_of(value: object) -> int:
-    """Bytes of the tensors in `value` (a tensor, a tuple, or a dataclass of them)."""
+    """Bytes of the tensors in `value` (a tensor; a tuple, dict or dataclass of them)."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, tuple):
         return sum(map(size_of, value))
+    if isinstance(value, dict):
+        return sum(map(size_of, value.values()))
     if is_dataclass(value):
         return sum(size_of(getattr(value, field.name)) for field in fields(value))
     return 64

@@ -2,10 +2,13 @@ r"""Distance of a denoiser to the oracles, above all to the Gaussian one.
 
 Between outputs D of the denoiser and R of a reference: RMSE :math:`= E\sqrt{|D-R|^2/d}`, a mean
 of roots (arXiv:2410.24060 eq 10), NMSE :math:`= E|D-R|/|D|` (eq 53), and *explained variance*
-:math:`1 - E|D-R|^2/E|D|^2` of outputs and of scores :math:`(D-y)/\sigma^2` (arXiv:2311.10892).
+:math:`1 - E|D-R|^2/E|D|^2` of outputs and of scores :math:`(D-y)/\sigma^2` (arXiv:2311.10892),
+also in the reverse direction, relative to R.
 References are D_G of the training points and of the pool, D_kappa, D_M, and the denoiser's own
 affine fit, cross-fitted.
 """
+
+from collections.abc import Sequence
 
 import torch
 import xarray as xr
@@ -13,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.estimates import mean_se, ratio_se
-from analyses.labels import INPUTS, REFERENCES, Label, dataset, stack
+from analyses.labels import INPUTS, REFERENCES, Label, by_law, dataset, stack
 from analyses.linear_fit import distil
 from analyses.oracles import kappa
 from analyses.specimen import Specimen, Subset
@@ -24,6 +27,15 @@ DIMS = ("sigma", "reference", "inputs")
 LABELS = {
     "denoiser_rmse": Label("distance per pixel to the reference, mean of roots", DIMS, "pixel"),
     "denoiser_nmse": Label("|D - R| / |D|, mean over inputs", DIMS),
+    "denoiser_explained_variance_reverse": Label("1 - E|D - R|^2 / E|R|^2 of the outputs", DIMS),
+    "score_explained_variance_reverse": Label(
+        "1 - E|D - R|^2 / E|R - y|^2, of the scores, relative to the reference's", DIMS
+    ),
+    "linear_gaussian_rmse": Label(
+        "distance per pixel of the denoiser's affine fit to the Gaussian denoiser, mean of roots",
+        ("sigma", "inputs"),
+        "pixel",
+    ),
     "denoiser_explained_variance": Label("1 - E|D - R|^2 / E|D|^2 of the outputs", DIMS),
     "score_explained_variance": Label("1 - E|D - R|^2 / E|D - y|^2, of the scores", DIMS),
     "denoiser_rmse_image": Label(
@@ -53,9 +65,10 @@ def distances(
     references: Float[Tensor, "r m d"],
     n_points: int,
 ) -> tuple[dict[str, Float[Tensor, " r"]], Float[Tensor, "r m"]]:
-    """The four distances with standard errors, and the root of each input "r m" in pixels."""
+    """The distances with standard errors, and the root of each input "r m" in pixels."""
     squared = (references - out).square().sum(2)
     energy, score = out.square().sum(1), (out - y).square().sum(1)
+    theirs, their_score = references.square().sum(2), (references - y).square().sum(2)
     root = (squared / out.shape[1]).sqrt()
     values = {
         "denoiser_rmse": mean_se(root, n_points),
@@ -66,6 +79,8 @@ def distances(
     for name, power in (
         ("denoiser_explained_variance", energy),
         ("score_explained_variance", score),
+        ("denoiser_explained_variance_reverse", theirs),
+        ("score_explained_variance_reverse", their_score),
     ):
         share, se = ratio_se(squared, power.expand_as(squared), n_points)
         values[name] = (1 - share, se)
@@ -73,56 +88,61 @@ def distances(
     return named | {f"{name}_se": se for name, (_, se) in values.items()}, root
 
 
-def measure(specimen: Specimen, *, draws: int = 16) -> xr.Dataset:
-    """Distances to the references at the first noisy version of each input.
+def measure(specimen: Specimen, *, draws: int = 16, laws: Sequence[str] = INPUTS) -> xr.Dataset:
+    """Distances to the references at the first noisy version of each input of each of `laws`.
 
     The affine fit among them is fitted on `draws` noisy versions, as in `linear_fit`.
     """
     cells, by_image = [], []
     for sigma in specimen.sigmas:
-        laws = []
-        for law in INPUTS:
+        roots = {}
+
+        def of_law(law: str, sigma: float = sigma, roots: dict = roots) -> dict[str, Tensor]:
             _, y, out = specimen.evaluate(law, sigma)
             known = [specimen.reference(name, law, sigma)[0] for name in REFERENCES[:-1]]
             fitted = distil(specimen, law, sigma, draws).predicted
-            values, root = distances(
-                out[0], y[0], torch.stack([*known, fitted]), specimen.n_points(law)
-            )
-            laws.append(values)
-        cells.append({name: value.T for name, value in stack(laws).items()})
-        # The last law is the held-out one.
-        by_image.append(root[REFERENCES.index("gaussian")].float())
-    values = stack(cells) | {"denoiser_rmse_image": torch.stack(by_image)}
+            points = specimen.n_points(law)
+            values, roots[law] = distances(out[0], y[0], torch.stack([*known, fitted]), points)
+            apart = (fitted - known[0]).square().mean(1).sqrt()
+            return values | _mean("linear_gaussian_rmse", apart, points)
+
+        # (inputs, reference) as `stack` makes it, to the order of `DIMS`.
+        cells.append(
+            {name: value.transpose(0, -1) for name, value in by_law(laws, of_law).items()}
+        )
+        if "heldout" in roots:
+            by_image.append(roots["heldout"][REFERENCES.index("gaussian")].float())
+    values = stack(cells) | ({"denoiser_rmse_image": torch.stack(by_image)} if by_image else {})
     return dataset(specimen.sigmas, values, LABELS)
 
 
-def reference(subset: Subset, *, draws: int = 16) -> xr.Dataset:
+def reference(subset: Subset, *, draws: int = 16, laws: Sequence[str] = INPUTS) -> xr.Dataset:
     """What the training points alone decide: kappa, posterior entropy, distance of D_M to D_G.
 
     `draws` is accepted for symmetry with `measure`; nothing here depends on it.
     """
+    memory = Specimen.of_oracle(subset, "empirical")
     cells = []
     for sigma in subset.sigmas:
-        laws = []
-        for law in INPUTS:
-            memory, filtered = (
-                subset.reference(name, law, sigma)[0] for name in ("empirical", "gaussian")
-            )
-            root = (memory - filtered).square().mean(1).sqrt()
-            rmse, se = mean_se(root, subset.n_points(law))
-            laws.append({"empirical_gaussian_rmse": rmse, "empirical_gaussian_rmse_se": se})
+
+        def of_law(law: str, sigma: float = sigma) -> dict[str, Tensor]:
+            out = memory.evaluate(law, sigma)[2][0]
+            apart = (out - memory.reference("gaussian", law, sigma)[0]).square().mean(1).sqrt()
+            return _mean("empirical_gaussian_rmse", apart, subset.n_points(law))
+
         _, y = subset.inputs("heldout", sigma)
-        shared, shared_se = mean_se(subset.empirical.n_eff(y[0], sigma), subset.n_inputs)
         level = kappa(subset.pool.eigenvalues, len(subset.train), sigma)
         cells.append(
-            stack(laws)
-            | {
-                "kappa": torch.tensor(level, dtype=torch.float64),
-                "n_eff": shared,
-                "n_eff_se": shared_se,
-            }
+            by_law(laws, of_law)
+            | _mean("n_eff", subset.empirical.n_eff(y[0], sigma), subset.n_inputs)
+            | {"kappa": torch.tensor(level, dtype=torch.float64)}
         )
     spectrum = torch.zeros(subset.dim, dtype=torch.float64)
     spectrum[: subset.moments.rank] = subset.moments.eigenvalues
     values = stack(cells) | {"train_eigenvalues": spectrum}
     return dataset(subset.sigmas, values, REFERENCE_LABELS)
+
+
+def _mean(name: str, values: Float[Tensor, " n"], points: int) -> dict[str, Tensor]:
+    mean, se = mean_se(values, points)
+    return {name: mean, f"{name}_se": se}

@@ -1,6 +1,6 @@
 """Names, units and dimensions of results: the one place where arrays become labelled variables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -10,9 +10,12 @@ import xarray as xr
 from torch import Tensor
 
 __all__ = [
+    "FLOWS",
     "INPUTS",
     "REFERENCES",
+    "TRAJECTORIES",
     "Label",
+    "by_law",
     "concat_sigma",
     "dataset",
     "stack",
@@ -21,8 +24,14 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-INPUTS = ("train", "heldout")
+INPUTS = ("train", "heldout", "noise", "path")
+"""What noisy inputs are made of: training points, held-out images, nothing, or (`path`) the
+states of the denoiser's own sampling path."""
 REFERENCES = ("gaussian", "gaussian_pool", "kappa", "empirical", "linear")
+FLOWS = REFERENCES[:-1]
+"""Oracles whose samples are compared with the denoiser's; an affine fit per level has no flow."""
+TRAJECTORIES = ("network", "linear", "gaussian", "empirical")
+"""The denoiser itself (`network`), its affine fit and two oracles, followed from one latent."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Label:
     """Dimensions, in the order of the array."""
     units: str = "1"
     """`1`, `pixel` (pixel values, the data's own range) or `pixel2`."""
+    shown: int | None = None
+    """How many entries of the last dim but one go into a cube; the piece holds them all."""
 
 
 def tagged(values: Mapping[str, T], tag: str) -> dict[str, T]:
@@ -74,10 +85,33 @@ def dataset(
             base = labels[name.removesuffix("_se")]
             label = replace(base, long_name=f"standard error of: {base.long_name}")
         attrs = {"long_name": label.long_name, "units": label.units}
+        if label.shown is not None:
+            attrs["shown"] = str(label.shown)
         variables[name] = xr.Variable(label.dims, value.detach().cpu().numpy(), attrs)
     dims = {dim for variable in variables.values() for dim in variable.dims}
     coords = _coords(sigmas)
     return xr.Dataset(variables, {name: coords[name] for name in coords if name in dims})
+
+
+def by_law(
+    laws: Sequence[str], measure: Callable[[str], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """`measure(law)` of each of `laws`, stacked over all of `INPUTS` (NaN for the others)."""
+    unknown = [law for law in laws if law not in INPUTS]
+    if unknown or not laws:
+        raise ValueError(
+            f"`laws` must be some of {', '.join(INPUTS)}, got {', '.join(laws) or 'none'}."
+        )
+    known = {
+        law: {name: value.double() for name, value in measure(law).items()}
+        for law in INPUTS
+        if law in laws
+    }
+    blank = {
+        name: torch.full_like(value, torch.nan)
+        for name, value in next(iter(known.values())).items()
+    }
+    return stack([known.get(law, blank) for law in INPUTS])
 
 
 def concat_sigma(parts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -110,11 +144,21 @@ def _coords(sigmas: Sequence[float]) -> dict[str, xr.Variable]:
         "inputs": xr.Variable(
             "inputs",
             np.array(INPUTS, dtype=object),
-            {"long_name": "law of the clean images of the inputs", "units": "1"},
+            {"long_name": "law of the inputs", "units": "1"},
         ),
         "reference": xr.Variable(
             "reference",
             np.array(REFERENCES, dtype=object),
             {"long_name": "denoiser compared with", "units": "1"},
+        ),
+        "flow_reference": xr.Variable(
+            "flow_reference",
+            np.array(FLOWS, dtype=object),
+            {"long_name": "oracle whose samples are compared with", "units": "1"},
+        ),
+        "trajectory_denoiser": xr.Variable(
+            "trajectory_denoiser",
+            np.array(TRAJECTORIES, dtype=object),
+            {"long_name": "denoiser that is followed from the latents", "units": "1"},
         ),
     }

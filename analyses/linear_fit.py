@@ -17,10 +17,10 @@ from torch import Tensor
 from analyses.affine import Design, Fit, affine_fit, design
 from analyses.cache import SHARED
 from analyses.estimates import ratio_se
-from analyses.labels import INPUTS, Label, dataset, stack, suffixed, tagged
+from analyses.labels import INPUTS, Label, by_law, dataset, stack, suffixed, tagged
 from analyses.specimen import Specimen, Subset
 
-__all__ = ["distil", "measure", "reference", "weights"]
+__all__ = ["affine_map", "distil", "measure", "reference", "weights"]
 
 DIMS = ("sigma", "inputs")
 LABELS = {
@@ -70,68 +70,84 @@ def distil(specimen: Specimen, law: str, sigma: float, draws: int) -> Fit:
 
     def build() -> Fit:
         _, y, out = specimen.evaluate(law, sigma, draws)
-        return affine_fit(_design(specimen, law, sigma, draws), y, out)
+        found = affine_fit(_design(specimen, law, sigma, draws), y, out)
+        if law == "heldout" and not specimen.name:  # outlives this noise level: `affine_map`
+            specimen.keep(("affine", sigma, draws), lambda: (found.weight, found.bias))
+        return found
 
     return specimen.once(("linear_fit", law, sigma, draws), build)
 
 
-def measure(specimen: Specimen, *, draws: int = 16, modes: int = 10) -> xr.Dataset:
-    """Affine fit of the denoiser on `draws` noisy versions of each input.
+def affine_map(
+    specimen: Specimen, sigma: float, draws: int
+) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
+    """W_L and b_L on the held-out law, fitted at most once per snapshot."""
+
+    def build() -> tuple[Tensor, Tensor]:
+        # Only this noise level's evaluations are in memory, and not for long.
+        fit = distil(specimen.only(sigma), "heldout", sigma, draws)
+        return fit.weight, fit.bias
+
+    return specimen.keep(("affine", sigma, draws), build)
+
+
+def measure(
+    specimen: Specimen, *, draws: int = 16, modes: int = 10, laws: Sequence[str] = INPUTS
+) -> xr.Dataset:
+    """Affine fit of the denoiser on `draws` noisy versions of each input of each of `laws`.
 
     `modes` is the number of leading modes compared, at most the rank of the training points.
     """
-    cells, residual, variance = [], [], []
+    cells, images = [], []
     for sigma in specimen.sigmas:
-        fits = [distil(specimen, law, sigma, draws) for law in INPUTS]
-        cells.append(_cell(specimen, sigma, fits, modes))
-        residual.append(fits[INPUTS.index("heldout")].residual.float())
-        variance.append(fits[INPUTS.index("heldout")].variance.float())
-    values = stack(cells) | {
-        "affine_residual_image": torch.stack(residual),
-        "affine_variance_image": torch.stack(variance),
-    }
+        cells.append(by_law(laws, lambda law, s=sigma: _cell(specimen, law, s, draws, modes)))
+        if "heldout" in laws:
+            fit = distil(specimen, "heldout", sigma, draws)
+            images.append(
+                {
+                    "affine_residual_image": fit.residual.float(),
+                    "affine_variance_image": fit.variance.float(),
+                }
+            )
+    values = stack(cells) | (stack(images) if images else {})
     return dataset(specimen.sigmas, values, LABELS | IMAGE)
 
 
-def reference(subset: Subset, *, draws: int = 16, modes: int = 10) -> xr.Dataset:
+def reference(
+    subset: Subset, *, draws: int = 16, modes: int = 10, laws: Sequence[str] = INPUTS
+) -> xr.Dataset:
     """The same numbers of D_M, the denoiser that has memorized its points completely."""
-    cells = []
-    for sigma in subset.sigmas:
-        fits = []
-        for law in INPUTS:
-            _, y = subset.inputs(law, sigma, draws)
-            out = subset.reference("empirical", law, sigma, draws)
-            fits.append(affine_fit(_design(subset, law, sigma, draws), y, out))
-        cells.append(_cell(subset, sigma, fits, modes))
+    oracle = Specimen.of_oracle(subset, "empirical")
+    cells = [
+        by_law(laws, lambda law, s=sigma: _cell(oracle, law, s, draws, modes))
+        for sigma in subset.sigmas
+    ]
     labels = suffixed(LABELS, "empirical", "of the empirical oracle")
     return dataset(subset.sigmas, tagged(stack(cells), "empirical"), labels)
 
 
-def _design(subset: Subset, law: str, sigma: float, draws: int) -> Design:
-    key = ("design", subset.key[INPUTS.index(law)], subset.stream, law, subset.n_inputs)
-    return SHARED.get(
-        (*key, sigma.hex(), draws),
-        lambda: design(subset.inputs(law, sigma, draws)[1], subset.n_points(law)),
-    )
+def _design(specimen: Specimen, law: str, sigma: float, draws: int) -> Design:
+    def build() -> Design:
+        return design(specimen.inputs(law, sigma, draws)[1], specimen.n_points(law))
+
+    if law == "path":  # every denoiser has its own
+        return build()
+    points = specimen.key[INPUTS.index(law)] if law in ("train", "heldout") else specimen.dim
+    key = ("design", points, specimen.stream, law, specimen.n_inputs, sigma.hex(), draws)
+    return SHARED.get(key, build)
 
 
-def _cell(subset: Subset, sigma: float, fits: Sequence[Fit], modes: int) -> dict[str, Tensor]:
-    """All numbers of one noise level, by law."""
+def _cell(specimen: Specimen, law: str, sigma: float, draws: int, modes: int) -> dict[str, Tensor]:
+    """All numbers of one noise level and law."""
     if modes < 1:
         raise ValueError(f"linear_fit: `modes` must be at least 1, got {modes}.")
-    wiener, basis = subset.gaussian.weight(sigma), subset.moments.basis[:, :modes]
-    cells = []
-    for law, fit in zip(INPUTS, fits, strict=True):
-        points = subset.n_points(law)
-        share, share_se = ratio_se(fit.residual, fit.variance, points)
-        square, square_se = ratio_se(fit.residual, torch.ones_like(fit.residual), points)
-        cells.append(
-            {
-                "affine_r2": 1 - share,
-                "affine_r2_se": share_se,
-                "affine_residual_rmse": square.sqrt(),
-                "affine_residual_rmse_se": square_se / (2 * square.sqrt()),
-            }
-            | weights(fit.weight, fit.weight_error, wiener, basis)
-        )
-    return stack(cells)
+    wiener, basis = specimen.gaussian.weight(sigma), specimen.moments.basis[:, :modes]
+    fit, points = distil(specimen, law, sigma, draws), specimen.n_points(law)
+    share, share_se = ratio_se(fit.residual, fit.variance, points)
+    square, square_se = ratio_se(fit.residual, torch.ones_like(fit.residual), points)
+    return {
+        "affine_r2": 1 - share,
+        "affine_r2_se": share_se,
+        "affine_residual_rmse": square.sqrt(),
+        "affine_residual_rmse_se": square_se / (2 * square.sqrt()),
+    } | weights(fit.weight, fit.weight_error, wiener, basis)

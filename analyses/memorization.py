@@ -75,17 +75,10 @@ def nearest_two(x: Float[Tensor, "n d"], points: Float[Tensor, "k d"]) -> Neares
     return Nearest(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def measure(
-    specimen: Specimen,
-    *,
-    samples: int = 512,
-    steps: int = 18,
-    solver: str = "heun",
-    threshold: float = 1 / 3,
-) -> xr.Dataset:
+def measure(specimen: Specimen, *, threshold: float = 1 / 3) -> xr.Dataset:
     """Memorization of samples of the denoiser; `threshold` is c."""
     _check(threshold)
-    x = specimen.samples(samples, steps, solver)
+    x = specimen.samples()
     near = _nearest(specimen, x)
     values = _share(near, threshold) | _auc(near) | _raw(near)
     score, se = mean_se(near.first / x.norm(dim=1), len(x))
@@ -94,21 +87,12 @@ def measure(
     return dataset(specimen.sigmas, values, labels)
 
 
-def reference(
-    subset: Subset,
-    *,
-    samples: int = 512,
-    steps: int = 18,
-    solver: str = "heun",
-    threshold: float = 1 / 3,
-) -> xr.Dataset:
-    """The nulls: held-out images, and the exact flow of D_G from the common latents.
-
-    `steps` and `solver` are accepted for symmetry with `measure`: the flow of D_G needs no steps.
-    """
+def reference(subset: Subset, *, threshold: float = 1 / 3) -> xr.Dataset:
+    """The nulls: held-out images, and the exact flow of D_G from the common latents."""
     _check(threshold)
     near = _nearest(subset, subset.heldout)
-    drawn = subset.gaussian.flow(SIGMA_MAX * subset.latents(samples), SIGMA_MAX, 0.0)
+    latents = subset.latents(subset.sampler.samples)
+    drawn = subset.gaussian.flow(SIGMA_MAX * latents, SIGMA_MAX, 0.0)
     surrogate = _share(_nearest(subset, drawn), threshold)
     values = tagged(_share(near, threshold) | _auc(near) | _raw(near), "null")
     values |= tagged(surrogate, "null_gaussian")

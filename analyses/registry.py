@@ -4,9 +4,10 @@ Adding one is a module with `measure(specimen, **options)` and a line in `ANALYS
 """
 
 import inspect
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import xarray as xr
 
@@ -16,6 +17,7 @@ from analyses.specimen import Specimen, Subset
 
 __all__ = ["ANALYSES", "Analysis", "lookup", "measure_all", "options_of", "reference_all"]
 
+T = TypeVar("T")
 Options = Mapping[str, Mapping[str, Any]]
 
 
@@ -29,22 +31,39 @@ class Analysis:
     """reference(subset, **options): what depends on the training subset alone; None if nothing."""
     per_sigma: bool
     """Noise levels are independent, so that one can be evaluated and freed before the next."""
-    group: str
-    """Analyses that share evaluations: `evaluations` or `samples`. Only schedules."""
-    version: int
+    samples: bool = False
+    """Whether its numbers depend on how samples are drawn (the input law `path` does anyway)."""
+    version: int = 2
     """Raised whenever its numbers change."""
+    group: str = "snapshot"
+    """Analyses of one group run in one task and share evaluations. Only schedules."""
 
 
 ANALYSES = {
-    "linearity": Analysis(linearity.measure, linearity.reference, True, "evaluations", 1),
-    "linear_fit": Analysis(linear_fit.measure, linear_fit.reference, True, "evaluations", 1),
-    "gaussian": Analysis(gaussian.measure, gaussian.reference, True, "evaluations", 1),
-    "generalization": Analysis(
-        generalization.measure, generalization.reference, True, "evaluations", 1
-    ),
-    "memorization": Analysis(memorization.measure, memorization.reference, False, "samples", 1),
-    "samples": Analysis(samples.measure, None, False, "samples", 1),
+    "linearity": Analysis(linearity.measure, linearity.reference, True),
+    "linear_fit": Analysis(linear_fit.measure, linear_fit.reference, True),
+    "gaussian": Analysis(gaussian.measure, gaussian.reference, True),
+    "generalization": Analysis(generalization.measure, generalization.reference, True),
+    "memorization": Analysis(memorization.measure, memorization.reference, False, True),
+    "samples": Analysis(samples.measure, None, False, True),
 }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison of two cells through what is stored of them (`analyses.relations`)."""
+
+    measure: Callable[[xr.Dataset, xr.Dataset, Subset], xr.Dataset]
+    """measure(own, other, subset): pieces of both cells, and the training subset of the first."""
+    needs: tuple[str, ...]
+    """Analyses whose pieces it compares."""
+    uses: tuple[str, ...] = ()
+    """Analyses whose pieces it compares too where the sweep has them."""
+    version: int = 1
+    """Raised whenever its numbers change."""
+
+
+PAIRS: dict[str, Pair] = {}
 
 
 def lookup(name: str) -> Analysis:
@@ -60,23 +79,49 @@ def options_of(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def measure_all(specimen: Specimen, options: Options) -> dict[str, xr.Dataset]:
+def measure_all(
+    specimen: Specimen, options: Options, meter: "Meter | None" = None
+) -> dict[str, xr.Dataset]:
     """The analyses that `options` names (name -> options), each as if it ran alone.
 
     Those that allow it go noise level by noise level, so that at most one level's evaluations are
-    in memory; the same level's evaluations are shared by all of them.
+    in memory; the same level's evaluations are shared by all of them. `meter` notes the time that
+    each takes.
     """
-    return _run(specimen, options, {name: lookup(name).measure for name in options})
+    functions = {name: lookup(name).measure for name in options}
+    return _run(specimen, options, functions, meter or Meter())
 
 
-def reference_all(subset: Subset, options: Options) -> dict[str, xr.Dataset]:
+def reference_all(
+    subset: Subset, options: Options, meter: "Meter | None" = None
+) -> dict[str, xr.Dataset]:
     """The reference of each analysis that has one, once for all cells of a training subset."""
     functions = {name: lookup(name).reference for name in options}
-    return _run(subset, options, {name: f for name, f in functions.items() if f is not None})
+    functions = {name: f for name, f in functions.items() if f is not None}
+    return _run(subset, options, functions, meter or Meter())
+
+
+class Meter:
+    """Seconds of each analysis: what several share is charged to the first that asks for it."""
+
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
+        self.clock = clock
+        self.seconds: dict[str, float] = {}
+
+    def call(self, name: str, function: Callable[..., T], *args: object, **options: object) -> T:
+        """The function's result, its time added to `name`'s."""
+        start = self.clock()
+        try:
+            return function(*args, **options)
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
 
 
 def _run(
-    subject: Subset, options: Options, functions: Mapping[str, Callable[..., xr.Dataset]]
+    subject: Subset,
+    options: Options,
+    functions: Mapping[str, Callable[..., xr.Dataset]],
+    meter: Meter,
 ) -> dict[str, xr.Dataset]:
     for name in options:
         _check(name, options[name])
@@ -85,9 +130,12 @@ def _run(
     for sigma in subject.sigmas if by_level else ():
         one = subject.only(sigma)
         for name, function in by_level.items():
-            levels.setdefault(name, []).append(function(one, **options[name]))
+            found = meter.call(name, function, one, **options[name])
+            levels.setdefault(name, []).append(found)
     return {
-        name: concat_sigma(levels[name]) if name in levels else function(subject, **options[name])
+        name: concat_sigma(levels[name])
+        if name in levels
+        else meter.call(name, function, subject, **options[name])
         for name, function in functions.items()
     }
 

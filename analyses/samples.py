@@ -1,31 +1,23 @@
-"""The first samples of a denoiser on the common latents, for pictures and pairs of cells."""
+"""The samples of a denoiser on the common latents, for pictures and for pairs of cells."""
 
+import torch
 import xarray as xr
 
 from analyses.labels import Label, dataset
 from analyses.specimen import Specimen
 
-__all__ = ["measure"]
+__all__ = ["SHOWN", "measure"]
 
+SHOWN = 64
+"""Samples that a cube holds; the stored piece holds them all, and pairs of cells use them all."""
 LABELS = {
-    "samples": Label("samples of the probability flow, CHW order", ("sample", "pixel"), "pixel")
+    "samples": Label(
+        "samples of the probability flow, CHW order", ("sample", "pixel"), "pixel", SHOWN
+    )
 }
 
 
-def measure(
-    specimen: Specimen,
-    *,
-    shown: int = 64,
-    samples: int = 512,
-    steps: int = 18,
-    solver: str = "heun",
-) -> xr.Dataset:
-    """The first `shown` of `samples` samples.
-
-    All are drawn, in the batches of `memorization`, with which they are shared: the samples shown
-    are those counted there, to the last bit, whether or not both analyses run together.
-    """
-    if not 1 <= shown <= samples:
-        raise ValueError(f"samples: `shown` must be in [1, samples={samples}], got {shown}.")
-    x = specimen.samples(samples, steps, solver)
-    return dataset(specimen.sigmas, {"samples": x[:shown].float()}, LABELS)
+def measure(specimen: Specimen) -> xr.Dataset:
+    """All samples, those that the other analyses count, in float32."""
+    values = {"samples": specimen.samples().to(torch.float32)}
+    return dataset(specimen.sigmas, values, LABELS)

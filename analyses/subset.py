@@ -20,6 +20,7 @@ from analyses.cache import SHARED, digest
 from analyses.labels import INPUTS
 from analyses.moments import Moments
 from analyses.oracles import EmpiricalDenoiser, GaussianDenoiser, KappaDenoiser
+from analyses.sampler import DEFAULT, Sampler
 
 __all__ = ["Denoiser", "Subset"]
 
@@ -43,8 +44,11 @@ class Subset:
     """(c, h, w) with c h w = d."""
     stream: Callable[..., torch.Generator]
     """stream(purpose, *key) -> generator; a pure function, the source of all randomness."""
+    sampler: Sampler = DEFAULT
+    """How samples of denoisers are drawn."""
 
     def __post_init__(self) -> None:
+        self.levels = self.sigmas
         self.train, self.heldout = self.train.double(), self.heldout.double()
         sizes = {
             self.train.shape[1],
@@ -74,10 +78,11 @@ class Subset:
         pool: Moments,
         sigmas: tuple[float, ...],
         stream: Callable[..., torch.Generator],
+        sampler: Sampler = DEFAULT,
     ) -> "Subset":
         """The subset of training and held-out images as arrays, flattened in CHW order."""
         rows = (torch.tensor(images).flatten(1) for images in (train, heldout))
-        return Subset(*rows, pool, sigmas, train.shape[1:], stream)
+        return Subset(*rows, pool, sigmas, train.shape[1:], stream, sampler)
 
     @cached_property
     def key(self) -> tuple[Hashable, ...]:
@@ -120,11 +125,13 @@ class Subset:
         return len(self.heldout)
 
     def n_points(self, law: str) -> int:
-        """Distinct images among the m inputs of `law`: input i shows point i mod this."""
-        return min(len(self._points(law)), self.n_inputs)
+        """Distinct images among the inputs of `law`: input i shows point i mod this."""
+        if law == "path":
+            return min(self.sampler.samples, self.n_inputs)
+        return self.n_inputs if law == "noise" else min(len(self._points(law)), self.n_inputs)
 
     def only(self, sigma: float) -> "Subset":
-        """The same at one noise level, with empty memos."""
+        """The same at one noise level (`levels` keeps them all), with empty memos."""
         if sigma not in self.sigmas:
             raise ValueError(f"only: sigma {sigma} is not one of {self.sigmas}.")
         one = copy.copy(self)
@@ -148,9 +155,17 @@ class Subset:
     def inputs(
         self, law: str, sigma: float, draws: int = 1
     ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "k m d"]]:
-        """Clean images "m d" of the law and their noisy versions "draws m d"; do not edit them."""
+        """Clean images "m d" of the law and their noisy versions "draws m d"; do not edit them.
+
+        Of the law `noise` the clean image is 0. The law `path` is a denoiser's own: `Specimen`.
+        """
         if draws < 1:
             raise ValueError(f"inputs: `draws` must be at least 1, got {draws}.")
+        if law == "path":
+            raise ValueError("inputs: the law 'path' needs a denoiser, a Subset has none.")
+        if law == "noise":
+            x = torch.zeros_like(self.heldout)
+            return x, sigma * self._noise(sigma, draws)
         points, m = self._points(law), self.n_inputs
         x = points[torch.arange(m) % len(points)]
         # The held-out inputs are those of every subset: their key leaves the training points out.
@@ -188,6 +203,8 @@ class Subset:
     def _points(self, law: str) -> Float[Tensor, "n d"]:
         if law not in INPUTS:
             raise ValueError(f"Unknown input law {law!r}: choose from {', '.join(INPUTS)}.")
+        if law in ("noise", "path"):
+            raise ValueError(f"The input law {law!r} has no points.")
         return self.train if law == "train" else self.heldout
 
     def _noise(self, sigma: float, draws: int) -> Float[Tensor, "k m d"]:

@@ -15,10 +15,11 @@ import torch
 import xarray as xr
 
 from analyses.moments import Moments
-from analyses.registry import measure_all, reference_all
+from analyses.registry import PAIRS, Meter, measure_all, reference_all
+from analyses.sampler import Sampler
 from analyses.specimen import Specimen
 from analyses.specimen import Subset as Points
-from engine.grid import Cell, Subset
+from engine.grid import Cell, Subset, partner
 from engine.job import Job, training_points, use_threads
 from engine.pieces import Piece, Variable
 from engine.store import receipt_name, snapshot_path
@@ -43,7 +44,8 @@ def analyse(
     for name in names:
         before = receipts.get(name, {}).get("attempts", 0)
         print_ = job.prints[kind][name]
-        receipts[name] = {"seconds": seconds, "attempts": before + 1, "fingerprint": print_}
+        spent = seconds.get(name, 0.0)
+        receipts[name] = {"seconds": spent, "attempts": before + 1, "fingerprint": print_}
         if name in errors:
             receipts[name] |= errors[name]
         else:
@@ -59,43 +61,59 @@ def analyse(
         "at": at,
         "group": group,
         "errors": {n: e["error"] for n, e in errors.items()},
-        "seconds": seconds,
+        "seconds": sum(seconds.values()),
     }
 
 
 def _measure(
     job: Job, data: Data, at: Cell | Subset, names: Sequence[str]
-) -> tuple[dict[str, xr.Dataset], float, dict[str, dict[str, str]]]:
+) -> tuple[dict[str, xr.Dataset], dict[str, float], dict[str, dict[str, str]]]:
     """Results, seconds per analysis, and errors of those that raised."""
     options = {name: job.facts.analyses[name].options for name in names}
-    clock = time.process_time if device_of(job).type == "cpu" else time.perf_counter
-    start = clock()
+    meter = Meter(time.process_time if device_of(job).type == "cpu" else time.perf_counter)
     results: dict[str, xr.Dataset] = {}
     errors: dict[str, dict[str, str]] = {}
     try:
-        results = _run(job, data, at, options)
+        results = _run(job, data, at, options, meter)
     except (OSError, MemoryError):
         raise
     except Exception:
         # One of the group failed: run each alone, so that it fails alone and is named.
         for name in names:
             try:
-                results |= _run(job, data, at, {name: options[name]})
+                results |= _run(job, data, at, {name: options[name]}, meter)
             except (OSError, MemoryError):
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 errors[name] = {"error": reason, "traceback": traceback.format_exc()}
-    return results, (clock() - start) / len(names), errors
+    return results, meter.seconds, errors
 
 
 def _run(
-    job: Job, data: Data, at: Cell | Subset, options: dict[str, dict[str, Any]]
+    job: Job, data: Data, at: Cell | Subset, options: dict[str, dict[str, Any]], meter: Meter
 ) -> dict[str, xr.Dataset]:
     """The named analyses of a cell's denoiser, or the references of a subset."""
+    if isinstance(at, Cell) and job.facts.analyses[next(iter(options))].group == "pairs":
+        return {name: meter.call(name, _compare, job, data, at, name) for name in options}
     if isinstance(at, Cell):
-        return measure_all(_specimen(job, data, at), options)
-    return reference_all(Points(**_arguments(job, data, at)), options)
+        return measure_all(_specimen(job, data, at), options, meter)
+    return reference_all(Points(**_arguments(job, data, at)), options, meter)
+
+
+def _compare(job: Job, data: Data, cell: Cell, name: str) -> xr.Dataset:
+    """A cell against its partner, both as stored: no weights are read."""
+    other = Cell(partner(cell.trial, name, job.sweep), cell.kimg)
+    needs = job.facts.analyses[name].needs
+    own, theirs = (
+        xr.merge(
+            [from_piece(job.store.read_piece(at, need), job.sweep.sigmas) for need in needs],
+            compat="no_conflicts",
+        )
+        for at in (cell, other)
+    )
+    points = Points(**_arguments(job, data, cell.trial.subset))
+    return PAIRS[name].measure(own, theirs, points)
 
 
 def _specimen(job: Job, data: Data, cell: Cell) -> Specimen:
@@ -115,6 +133,7 @@ def _arguments(job: Job, data: Data, subset: Subset) -> dict[str, Any]:
         "sigmas": job.sweep.sigmas,
         "shape": data.shape,
         "stream": stream,
+        "sampler": Sampler(**job.sweep.sampler.model_dump()),
     }
 
 
@@ -171,7 +190,8 @@ def load_denoiser(
         }
     )
 
-    @torch.inference_mode()
+    # No inference mode: tensors made under it cannot carry the tangents of forward derivatives.
+    @torch.no_grad()
     def denoise(y: torch.Tensor, sigma: float) -> torch.Tensor:
         images = y.to(device, job.dtype).view(len(y), *job.facts.data.shape)
         return module(images, sigma).flatten(1).to("cpu", torch.float64)
@@ -186,8 +206,21 @@ def to_piece(dataset: xr.Dataset, fingerprint: str) -> Piece:
         for name, v in dataset.data_vars.items()
     }
     labels = {
-        str(dim): [str(label) for label in c.values]
+        str(dim): [str(v) for v in c.values] if c.dtype.kind in "OUST" else c.values.tolist()
         for dim, c in dataset.coords.items()
-        if dim in dataset.dims and c.dtype.kind in "OUST"
+        if dim in dataset.dims and dim != "sigma"
     }
     return Piece(variables, labels, fingerprint)
+
+
+def from_piece(piece: Piece, sigmas: Sequence[float]) -> xr.Dataset:
+    """A stored piece as its analysis returned it; `to_piece` undoes it."""
+    variables = {
+        name: (variable.dims, variable.values, dict(variable.attrs))
+        for name, variable in piece.variables.items()
+    }
+    dims = {dim for variable in piece.variables.values() for dim in variable.dims}
+    coords = {dim: np.array(v, dtype=object) for dim, v in piece.labels.items()}
+    if "sigma" in dims:
+        coords["sigma"] = np.array(sigmas)
+    return xr.Dataset(variables, coords)

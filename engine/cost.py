@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analyses.sampler import Sampler
 from engine.cluster import cores
 from engine.grid import Cell, Trial, moment
 from engine.job import Job, use_threads
@@ -97,7 +98,7 @@ def estimate(job: Job, survey: Survey) -> Estimate:
     costs = _stored(job, survey)
     result.measured = bool(costs)
     training = dict(survey.to_train())
-    lacking = survey.pieces[:, :, 1:] != DONE
+    lacking = ~survey.measured()
     for i, trial in enumerate(survey.trials):
         if not lacking[i].any():
             continue
@@ -124,7 +125,7 @@ def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
     cell: dict[str, list[float]] = {}
     groups = dict.fromkeys(facts.group for facts in job.facts.analyses.values())
     for i, trial in enumerate(survey.trials):
-        finished = np.flatnonzero((survey.pieces[i] == DONE).all(1))
+        finished = np.flatnonzero(survey.measured()[i].all(1) & (survey.pieces[i, :, 0] == DONE))
         if not len(finished):
             continue
         kimg = job.sweep.kimg[finished[-1]]
@@ -179,9 +180,9 @@ def _evaluations(job: Job) -> float:
     swept = any(a.per_sigma for a in job.facts.analyses.values())
     draws = max((o.get("draws", 1) for o in options), default=1)
     inputs = len(job.sweep.sigmas) * 2 * job.facts.data.n_heldout * (draws + 0.5) if swept else 0
-    samples = max((o.get("samples", o.get("shown", 0)) for o in options), default=0)
-    steps = max((o.get("steps", 0) for o in options), default=0)
-    return inputs + samples * (2 * steps - 1 if steps else 0)
+    sampled = any(a.samples for a in job.facts.analyses.values())
+    sampler = Sampler(**job.sweep.sampler.model_dump())
+    return inputs + sampler.samples * sampler.evaluations * sampled
 
 
 def _disk(job: Job, key: str, snapshots: int) -> float:

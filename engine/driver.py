@@ -15,7 +15,7 @@ from engine.job import Job
 from engine.progress import Display
 from engine.store import receipt_name
 from engine.tuning import OptunaPlan, Plan, longest_first, tune_trials
-from engine.work import DONE, Survey
+from engine.work import Survey
 from trainables.datasets.data import Data
 
 GRACE = 10.0
@@ -31,7 +31,8 @@ class Driver:
         self.failures = 0
         # Snapshots come from Tune's thread, receipts from the fan-out's.
         self.lock = threading.Lock()
-        names = job.sweep.analyses
+        # Pairs come when both cells are stored, after everything else.
+        names = {n for n, facts in job.facts.analyses.items() if facts.group != "pairs"}
         # What each unfinished cell still waits for, so that the board shows it once it is whole.
         self.waiting: dict[Cell | Subset, set[str]] = defaultdict(lambda: set(names))
 
@@ -75,7 +76,7 @@ class Driver:
 
     def _submit_stored(self, fanout: Fanout) -> None:
         """Start the display's log of unfinished trials; queue oracles and stored snapshots."""
-        complete = self.todo.pieces[:, :, 1:] == DONE
+        complete = self.todo.measured()
         for i, trial in enumerate(self.todo.trials):
             if not complete[i].all():
                 stored = [
@@ -152,7 +153,7 @@ class Driver:
     def _finish_board(self, after: Survey) -> None:
         """Runs of finished trials whose log was lost are written again from the store."""
         self.board.close()
-        complete = (after.pieces[:, :, 1:] == DONE).all(axis=(1, 2))
+        complete = after.measured().all(axis=(1, 2))
         for trial in (t for t, whole in zip(after.trials, complete, strict=True) if whole):
             if not self.board.has(trial):
                 self.board.begin(trial, self.job.sweep.kimg)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from engine.grid import Cell, cube_dim, moment
-from engine.pieces import Piece
+from engine.pieces import Piece, Variable
 from engine.spec import Sweep, as_mapping, canonical
 from engine.store import Store
 from engine.work import DONE, MEANINGS, Survey
@@ -58,6 +58,7 @@ class Cube:
             if self.labels.setdefault(dim, labels) != labels:
                 raise ValueError(f"pieces disagree on {dim}: {self.labels[dim]} and {labels}")
         for name, variable in piece.variables.items():
+            variable = _shown(variable)
             own = dict(zip(variable.dims, variable.values.shape, strict=True))
             raw_subset = "kimg" not in at and any(d in RAW_DIMS for d in own)
             grid = tuple(d for d in dims if d in at) if raw_subset else dims
@@ -107,7 +108,9 @@ def build(
                 if survey.pieces[i, j, a] == DONE and (
                     piece := store.read_piece(Cell(trial, kimg), name)
                 ):
-                    cube.put(piece, {**at, "kimg": j}, grid)
+                    # A comparison of two cells has not the dim in which they differ.
+                    lacks = facts["analyses"][name].get("without", [])
+                    cube.put(piece, {**at, "kimg": j}, tuple(d for d in grid if d not in lacks))
     for subset, states in survey.subsets.items():
         at = cube.index(subset.coordinates)
         for name, code in states.items():
@@ -120,6 +123,14 @@ def build(
     dataset["config_json"].attrs["long_name"] = "the whole sweep"
     dataset.attrs = _attributes(sweep, facts, versions)
     return dataset
+
+
+def _shown(variable: Variable) -> Variable:
+    """What of a variable goes into the cube: of samples and outputs, the first few."""
+    attrs = dict(variable.attrs)
+    shown = attrs.pop("shown", None)
+    values = variable.values if shown is None else variable.values[..., : int(shown), :]
+    return Variable(variable.dims, values, attrs)
 
 
 def _dataset(cube: Cube) -> xr.Dataset:

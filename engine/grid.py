@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
+from analyses.relations import RELATIONS
 from engine.spec import SpecError, Sweep, canonical
 
 SUBSET_AXES = ("n_train", "draw", "split")
@@ -95,6 +96,12 @@ def trials(sweep: Sweep) -> list[Trial]:
 def subsets(sweep: Sweep) -> list[Subset]:
     """Every distinct training set of the grid."""
     return list(dict.fromkeys(trial.subset for trial in trials(sweep)))
+
+
+def partner(trial: Trial, pair: str, sweep: Sweep) -> Trial | None:
+    """The trial that a pair analysis compares `trial` with, None if it has none."""
+    found = RELATIONS[pair].partner(dict(trial.coordinates), sweep.axes)
+    return None if found is None else Trial(tuple((axis, found[axis]) for axis in sweep.axes))
 
 
 def cells(sweep: Sweep) -> Iterator[Cell]:

@@ -16,7 +16,7 @@ KINDS = ("datasets", "architectures", "analyses", "sweeps")
 
 def lines(kind: str) -> list[str]:
     """One line per registered entry: name, what it is, its options."""
-    from analyses.registry import ANALYSES
+    from analyses.registry import ANALYSES, PAIRS
     from trainables.architectures import ARCHITECTURES
     from trainables.datasets import DATASETS
 
@@ -25,7 +25,8 @@ def lines(kind: str) -> list[str]:
     registry: dict[str, tuple[Callable, int]] = {
         "datasets": {n: (f, 0) for n, f in DATASETS.items()},
         "architectures": {n: (f, 2) for n, f in ARCHITECTURES.items()},
-        "analyses": {n: (a.measure, 1) for n, a in ANALYSES.items()},
+        "analyses": {n: (a.measure, 1) for n, a in ANALYSES.items()}
+        | {n: (p.measure, 3) for n, p in PAIRS.items()},
     }[kind]
     return [
         f"{name:<16} {_first_line(f)}  [{_options(f, skip)}]"

@@ -81,10 +81,12 @@ def publish(
 
 def gather(sweep: Sweep, facts: dict, store: Store, found: Survey, state: str = "") -> None:
     """Rebuild results.zarr and results.nc from the pieces."""
+    from analyses.derived import derived
     from analyses.phase import phase
 
     record = store.record() or {}
     cube = build(store, sweep, facts, found, record.get("versions", versions()))
+    cube = derived(cube)
     cube.attrs["history"] = "\n".join(record.get("history", []))
     cube.attrs["source"] = f"diffphase {version('diffphase')} {record.get('commit', '')}".strip()
     cube.attrs["date_created"] = time.strftime("%Y-%m-%dT%H:%M:%S")

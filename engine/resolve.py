@@ -16,7 +16,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 import trainables
-from analyses.registry import ANALYSES, Analysis
+from analyses.registry import ANALYSES, PAIRS, Analysis
+from analyses.relations import RELATIONS
 from engine.grid import Trial, trials
 from engine.spec import SpecError, Sweep, canonical, digest, nearest
 from trainables.architectures import ARCHITECTURES, forward_flops, n_params
@@ -54,6 +55,12 @@ class AnalysisFacts(_Record):
     group: str
     per_sigma: bool
     has_reference: bool
+    samples: bool
+    """Whether its numbers depend on how samples are drawn."""
+    needs: list[str] = []
+    """Of a pair: the analyses whose stored pieces it compares."""
+    without: list[str] = []
+    """Of a pair: the dims in which the cells differ."""
     options: dict[str, Any]
 
 
@@ -90,7 +97,10 @@ def resolve(
     """
     training = _training(sweep, origin)
     backbone = _backbone_options(sweep, origin)
-    analyses = {name: _analysis(name, options, origin) for name, options in sweep.analyses.items()}
+    analyses = {
+        name: _analysis(name, options, sweep.analyses, origin)
+        for name, options in sweep.analyses.items()
+    }
     data, loaded = _data(sweep, origin, known)
     _check_sizes(sweep, data, origin)
     facts = Facts(
@@ -195,9 +205,13 @@ def _backbone_options(sweep: Sweep, origin: str) -> dict[str, Any]:
         raise SpecError(f"{origin}: backbone {name}: {error}") from None
 
 
-def _analysis(name: str, given: Mapping[str, Any], origin: str) -> AnalysisFacts:
+def _analysis(
+    name: str, given: Mapping[str, Any], asked: Mapping[str, Any], origin: str
+) -> AnalysisFacts:
+    if name in PAIRS:
+        return _pair(name, given, asked, origin)
     if name not in ANALYSES:
-        raise SpecError(f"{origin}: analyses: {unknown('analysis', name, ANALYSES)}")
+        raise SpecError(f"{origin}: analyses: {unknown('analysis', name, {**ANALYSES, **PAIRS})}")
     analysis: Analysis = ANALYSES[name]
     try:
         options = options_of(analysis.measure, given, skip=1)
@@ -217,7 +231,32 @@ def _analysis(name: str, given: Mapping[str, Any], origin: str) -> AnalysisFacts
         group=analysis.group,
         per_sigma=analysis.per_sigma,
         has_reference=analysis.reference is not None,
+        samples=analysis.samples or "path" in options.get("laws", ()),
         options=options,
+    )
+
+
+def _pair(
+    name: str, given: Mapping[str, Any], asked: Mapping[str, Any], origin: str
+) -> AnalysisFacts:
+    pair = PAIRS[name]
+    if given:
+        raise SpecError(f"{origin}: analyses.{name}: has no options, got {', '.join(given)}")
+    missing = [need for need in pair.needs if need not in asked]
+    if missing:
+        raise SpecError(
+            f"{origin}: analyses.{name}: compares stored results of {', '.join(missing)};"
+            f" wanted {missing[0]!r} among the analyses too"
+        )
+    return AnalysisFacts(
+        version=pair.version,
+        group="pairs",
+        per_sigma=False,
+        has_reference=False,
+        samples=False,
+        needs=[need for need in (*pair.needs, *pair.uses) if need in asked],
+        without=list(RELATIONS[name].without),
+        options={},
     )
 
 
@@ -352,12 +391,23 @@ def fingerprints(sweep: Sweep, facts: Facts) -> dict[str, Any]:
             "version": analysis.version,
             "sigmas": sweep.sigmas if analysis.per_sigma else [],
         }
+        if analysis.samples:
+            measured["sampler"] = sweep.sampler.model_dump()
         pieces[name] = digest(
             {**measured, "snapshot": snapshot, "eval_batch": sweep.numerics.eval_batch}
         )
         if analysis.has_reference:
             subset_pieces[name] = digest({**measured, "data": whole["data"]})
-    return {"snapshot": snapshot, "pieces": pieces, "subset_pieces": subset_pieces}
+    for name, analysis in facts.analyses.items():
+        if analysis.needs:
+            parts = {need: pieces[need] for need in analysis.needs}
+            pieces[name] = digest([name, analysis.version, parts])
+    return {
+        "snapshot": snapshot,
+        "pieces": pieces,
+        "subset_pieces": subset_pieces,
+        "needs": {name: a.needs for name, a in facts.analyses.items() if a.needs},
+    }
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -232,6 +232,14 @@ class Numerics(_Strict):
     precision: Literal["float32", "float64"] = "float32"
 
 
+class Sampler(_Strict):
+    """How every analysis that samples draws: one setting, so that all see the same samples."""
+
+    samples: int = Field(512, ge=4)
+    steps: int = Field(18, ge=2)
+    solver: Literal["heun", "euler"] = "heun"
+
+
 class Optuna(_Strict):
     """Optuna picks among the listed across-points; what it does not ask for is skipped."""
 
@@ -259,6 +267,7 @@ class Sweep(_Strict):
     sigmas: Annotated[tuple[float, ...], BeforeValidator(_sigmas)]
     training: dict[str, Any] = {}
     analyses: Annotated[dict[str, dict], BeforeValidator(_analyses)]
+    sampler: Sampler = Sampler()
     resources: Resources = Resources()
     numerics: Numerics = Numerics()
     search: Search | None = None
@@ -336,6 +345,7 @@ def _explain(error: Mapping[str, Any]) -> str:
 
 def _model_at(loc: Sequence[str]) -> type[BaseModel]:
     models = {
+        "sampler": Sampler,
         "resources": Resources,
         "numerics": Numerics,
         "search": Search,

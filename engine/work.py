@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.grid import Cell, Subset, Trial, moment, subsets, trials
+from engine.grid import Cell, Subset, Trial, moment, partner, subsets, trials
 from engine.spec import Sweep
 from engine.store import HEARTBEAT_SECONDS, Store, Stored, folder, piece_name
 
@@ -33,13 +33,20 @@ class Survey:
     """First error of a failed cell, by (trial, kimg) index."""
     stale: Counter = field(default_factory=Counter)
     """Number of pieces per analysis whose options or version have changed."""
+    pairs: dict[str, tuple[np.ndarray, list[int]]] = field(default_factory=dict)
+    """Pair analyses: index of each trial's partner (-1: none), and what they need of both."""
+
+    def measured(self) -> np.ndarray:
+        """bool (trial, kimg, analysis): stored, or a pair without a partner."""
+        return np.isin(self.pieces[:, :, 1:], (DONE, SKIPPED))
 
     def cells(self) -> np.ndarray:
         """int8 (trial, kimg): done when every analysis asked for has a valid piece."""
         measured = self.pieces[:, :, 1:]
         status = np.full(measured.shape[:2], PENDING, np.int8)
         reference = np.array([self._reference_status(trial.subset) for trial in self.trials])
-        complete = (self.pieces == DONE).all(2) & (reference == DONE)[:, None]
+        complete = (self.pieces[:, :, 0] == DONE) & self.measured().all(2)
+        complete &= (reference == DONE)[:, None]
         status[complete] = DONE
         status[(self.pieces == RUNNING).any(2) & ~complete] = RUNNING
         failed = (measured == FAILED).any(2) | (self.pieces[:, :, 0] == FAILED)
@@ -70,6 +77,9 @@ class Survey:
         names = list(self.sweep.analyses)
         trained = self.pieces[:, :, 0] == DONE
         pending = (self.pieces[:, :, 1:] == PENDING) & trained[:, :, None]
+        for name, (other, needs) in self.pairs.items():
+            stored = (self.pieces[:, :, needs] == DONE).all(2)
+            pending[:, :, names.index(name)] &= stored & stored[other]
         return [
             (
                 Cell(self.trials[i], self.sweep.kimg[j]),
@@ -127,7 +137,22 @@ def survey(
         result.errors.clear()
     if sweep.search:
         _skip(result, store)
+    _pair_up(result, prints.get("needs", {}))
     return result
+
+
+def _pair_up(result: Survey, needs: Mapping[str, list[str]]) -> None:
+    """Find partners; a pair whose partner is not or will never be there is skipped."""
+    names, index = list(result.sweep.analyses), {t: i for i, t in enumerate(result.trials)}
+    for name, needed in needs.items():
+        found = [partner(trial, name, result.sweep) for trial in result.trials]
+        other = np.array([index.get(trial, -1) for trial in found])
+        columns = [1 + names.index(need) for need in needed]
+        result.pairs[name] = other, columns
+        parts = result.pieces[:, :, [0, *columns]]
+        lost = np.isin(parts, (FAILED, SKIPPED)).any(2)
+        own = result.pieces[:, :, 1 + names.index(name)]
+        own[(own == PENDING) & ((other == -1)[:, None] | lost[other])] = SKIPPED
 
 
 def _survey_trial(
@@ -158,7 +183,7 @@ def _survey_trial(
             record,
             stored,
             kimg,
-            complete=bool(sweep.analyses) and (row[1:] == DONE).all(),
+            complete=(row[1:] == DONE).all() and bool(sweep.analyses),
             live=live,
         )
         if row[0] == FAILED:

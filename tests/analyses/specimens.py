@@ -5,6 +5,7 @@ from hashlib import blake2b
 import torch
 
 from analyses.moments import Moments
+from analyses.sampler import Sampler
 from analyses.specimen import Specimen, Subset
 
 SHAPE = (1, 2, 3)
@@ -26,11 +27,12 @@ def draw_points(n, d=6, seed=0):
     return (z + 0.3 * z**3) * scales @ torch.linalg.qr(mix)[0] / 2 + 0.4
 
 
-def make_subset(n=10, m=24, sigmas=SIGMAS, d=6):
+def make_subset(n=10, m=24, sigmas=SIGMAS, d=6, samples=20, steps=18):
     pool = draw_points(400, d, seed=1)
     shape = SHAPE if d == 6 else (1, 1, d)
     heldout = draw_points(m, d, seed=2)
-    return Subset(pool[:n], heldout, Moments.of_points(pool), sigmas, shape, stream)
+    sampler = Sampler(samples, steps)
+    return Subset(pool[:n], heldout, Moments.of_points(pool), sigmas, shape, stream, sampler)
 
 
 def make_specimen(oracle, eval_batch=512, **options):

@@ -12,7 +12,7 @@ LABELS = {
 
 def make(sigmas):
     values = torch.tensor(sigmas, dtype=torch.float64)[:, None] * torch.ones(
-        2, dtype=torch.float64
+        4, dtype=torch.float64
     )
     return dataset(
         sigmas, {"loss": values, "loss_se": values, "spectrum": torch.arange(3.0)}, LABELS
@@ -25,7 +25,7 @@ def test_a_standard_error_is_named_after_its_mean():
         "long_name": "standard error of: error per pixel",
         "units": "pixel2",
     }
-    assert found.inputs.values.tolist() == ["train", "heldout"]
+    assert found.inputs.values.tolist() == ["train", "heldout", "noise", "path"]
     assert found.inputs.dtype == object and "reference" not in found.coords
 
 

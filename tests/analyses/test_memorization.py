@@ -36,7 +36,7 @@ def test_training_points_that_are_all_the_same_are_an_error():
     subset = make_subset()
     subset.train = subset.train[:1].repeat(5, 1)
     with pytest.raises(ValueError, match="at least 2 distinct points, got 1"):
-        memorization.reference(subset, samples=4)
+        memorization.reference(subset)
 
 
 @pytest.mark.parametrize(("distance", "memorized"), [(0.2, 1.0), (0.25, 0.0), (0.3, 0.0)])
@@ -46,7 +46,7 @@ def test_a_third_is_meant_of_distances_not_of_their_squares(distance, memorized)
     a, b = subset.train
     place = a + distance * (b - a)
     specimen = wrapped(subset, lambda y, sigma: place.expand_as(y))
-    found = memorization.measure(specimen, samples=4, threshold=1 / 3 - 1e-9)
+    found = memorization.measure(specimen, threshold=1 / 3 - 1e-9)
     assert float(found.memorized_fraction) == memorized
     assert found.nearest_ratio.values == pytest.approx(distance / (1 - distance), rel=1e-6)
     assert float(found.memorization_auc) == pytest.approx(1 - distance / (1 - distance))
@@ -55,15 +55,14 @@ def test_a_third_is_meant_of_distances_not_of_their_squares(distance, memorized)
 
 
 def test_the_interval_is_wide_where_nothing_was_found():
-    found = memorization.measure(make_specimen("gaussian_pool"), samples=30, threshold=1e-6)
+    found = memorization.measure(make_specimen("gaussian_pool", samples=30), threshold=1e-6)
     assert float(found.memorized_fraction) == float(found.memorized_fraction_low) == 0
     assert float(found.memorized_fraction_high) == pytest.approx(1.96**2 / (30 + 1.96**2))
 
 
 def test_the_gaussian_null_is_what_the_sampler_of_the_gaussian_denoiser_converges_to():
-    subset = make_subset(n=3)
-    null = memorization.reference(subset, samples=200)
-    found = memorization.measure(make_specimen("gaussian", n=3), samples=200, steps=160)
+    null = memorization.reference(make_subset(n=3, samples=200))
+    found = memorization.measure(make_specimen("gaussian", n=3, samples=200, steps=160))
     assert float(null.memorized_fraction_null_gaussian) > 0.05
     assert float(found.memorized_fraction) == pytest.approx(
         float(null.memorized_fraction_null_gaussian), abs=0.02
@@ -71,9 +70,9 @@ def test_the_gaussian_null_is_what_the_sampler_of_the_gaussian_denoiser_converge
 
 
 def test_the_share_says_which_threshold_it_counts():
-    found = memorization.measure(make_specimen("gaussian"), samples=4, threshold=0.25)
+    found = memorization.measure(make_specimen("gaussian"), threshold=0.25)
     assert found.memorized_fraction.attrs["long_name"].endswith("nearest_ratio below 0.25")
-    null = memorization.reference(make_subset(), samples=4)
+    null = memorization.reference(make_subset())
     name = null.memorized_fraction_null_gaussian.attrs["long_name"]
     assert "below 0.3333, of samples of the Gaussian denoiser" in name
 
@@ -85,17 +84,15 @@ def test_a_threshold_outside_of_zero_and_one_is_refused(threshold):
             function(make_specimen("gaussian"), threshold=threshold)
 
 
-def test_the_samples_shown_are_those_that_are_counted():
-    specimen = make_specimen("empirical")
-    shown = samples.measure(specimen, shown=5, samples=30).samples
-    found = memorization.measure(specimen, samples=30)
-    assert shown.shape == (5, 6)
-    nearest = specimen.train[found.nearest_index.values[:5]]
-    distance = (torch.tensor(shown.values) - nearest).norm(dim=1)
-    assert distance.tolist() == pytest.approx(found.nearest_distance.values[:5].tolist(), abs=1e-6)
+def test_the_samples_stored_are_those_that_are_counted():
+    specimen = make_specimen("empirical", samples=30)
+    stored = samples.measure(specimen).samples
+    found = memorization.measure(specimen)
+    assert stored.shape == (30, 6)
+    nearest = specimen.train[found.nearest_index.values]
+    distance = (torch.tensor(stored.values) - nearest).norm(dim=1)
+    assert distance.tolist() == pytest.approx(found.nearest_distance.values.tolist(), abs=1e-6)
 
 
-@pytest.mark.parametrize("shown", [0, 31])
-def test_more_samples_than_there_are_cannot_be_shown(shown):
-    with pytest.raises(ValueError, match=r"`shown` must be in \[1, samples=30\]"):
-        samples.measure(make_specimen("gaussian"), shown=shown, samples=30)
+def test_a_cube_is_told_how_many_samples_to_show():
+    assert samples.measure(make_specimen("gaussian")).samples.attrs["shown"] == "64"

@@ -1,5 +1,6 @@
 import pytest
 
+from analyses.labels import INPUTS
 from analyses.registry import ANALYSES, lookup, measure_all, options_of, reference_all
 from tests.analyses.specimens import make_specimen
 
@@ -18,19 +19,19 @@ def test_an_unknown_option_is_an_error_before_anything_is_evaluated(run):
 
 
 def test_options_and_defaults_are_those_of_the_functions():
-    assert options_of("linear_fit") == {"draws": 16, "modes": 10}
-    assert options_of("linearity") == {}
+    assert options_of("linear_fit") == {"draws": 16, "modes": 10, "laws": INPUTS}
+    assert options_of("generalization") == {}
     assert options_of("memorization")["threshold"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_an_analysis_is_in_a_known_group(name):
-    assert lookup(name).group in ("evaluations", "samples")
+    assert lookup(name).group in ("snapshot", "pairs")
     assert lookup(name).version >= 1
 
 
 def test_a_reference_is_returned_only_where_there_is_one():
-    options = {"memorization": {"samples": 5}, "samples": {"samples": 5, "shown": 2}}
+    options = {"memorization": {}, "samples": {}}
     assert list(reference_all(make_specimen("gaussian"), options)) == ["memorization"]
 
 

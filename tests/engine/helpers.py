@@ -22,9 +22,10 @@ TINY = {
         "linear_fit": {"draws": 4},
         "gaussian": {"draws": 4},
         "generalization": {},
-        "memorization": {"samples": 16, "steps": 4},
-        "samples": {"shown": 8, "samples": 16, "steps": 4},
+        "memorization": {},
+        "samples": {},
     },
+    "sampler": {"samples": 16, "steps": 4},
     "numerics": {"eval_batch": 64},
 }
 """A sweep file's mapping that trains in well under a second a trial."""

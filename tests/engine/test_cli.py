@@ -48,10 +48,10 @@ BAD = [
         {"analyses": ["linearty"]},
         "analyses: unknown analysis 'linearty' (did you mean 'linearity'?)",
     ),
-    ({"analyses": {"memorization": {"sample": 9}}}, "unknown option 'sample' (did you mean"),
+    ({"analyses": {"memorization": {"treshold": 9}}}, "unknown option 'treshold' (did you mean"),
     (
-        {"analyses": {"memorization": {"samples": -9}}},
-        "analyses.memorization.samples: wanted a positive",
+        {"analyses": {"memorization": {"threshold": -9}}},
+        "analyses.memorization.threshold: wanted a positive",
     ),
     ({"kimg": [4, 2]}, "kimg: must increase, got [4, 2]"),
     ({"kimg": [1, 1.01]}, "kimg: 1 and 1.01 fall on the same step 8 at training.batch 128"),

@@ -109,13 +109,15 @@ def test_overrides_reach_axes_options_and_dotted_axes(tmp_path, tiny):
             "axes.width={log2: [64, 256]}",
             "axes.training.lr=[1e-3, 2e-3]",
             "data.n_heldout=64",
-            "analyses.memorization.samples=32",
+            "analyses.memorization.threshold=0.25",
+            "sampler.steps=9",
         ],
     )
     assert sweep.axes["width"] == (64, 128, 256)
     assert sweep.axes["training.lr"] == (1e-3, 2e-3)
     assert sweep.data.options == {"n_heldout": 64}
-    assert sweep.analyses["memorization"] == {"samples": 32, "steps": 4}
+    assert sweep.analyses["memorization"] == {"threshold": 0.25}
+    assert (sweep.sampler.samples, sweep.sampler.steps) == (16, 9)
     with pytest.raises(SpecError, match=r"--set x: wanted key=value"):
         load(path, ["x"])
 

@@ -78,7 +78,7 @@ def test_a_snapshot_between_stored_ones_equals_the_one_trained_on_the_way(tiny, 
 def test_more_samples_recompute_that_analysis_alone(tiny, tmp_path):
     compute(prepared(tiny, tmp_path))
     before = contents(tmp_path, "*.arrow")
-    analyses = {**tiny["analyses"], "memorization": {"samples": 24, "steps": 4}}
+    analyses = {**tiny["analyses"], "memorization": {"threshold": 0.25}}
     ready = grown(tiny, tmp_path, analyses=analyses)
     todo = ready.survey()
     assert todo.stale["memorization"] == 4 * 2 + 2
@@ -176,7 +176,7 @@ def test_an_analysis_that_raises_fails_alone(tiny, tmp_path, monkeypatch):
 
     ready = prepared({**tiny, "axes": {"width": [64], "n_train": [8]}}, tmp_path)
 
-    def broken(specimen, **options):
+    def broken(specimen, *, laws=("train",)):
         raise ArithmeticError("no such number")
 
     analysis = ANALYSES["linearity"]
@@ -266,8 +266,7 @@ def test_the_cube_has_the_names_and_dims_of_the_contract(whole):
     assert cube["exposure"].dims == ("sigma",)
     assert cube["n_params"].dims == ("width",) and cube["epochs"].dims == ("kimg", "n_train")
     assert cube["samples"].sizes["sample"] == 16
-    assert cube["samples"].isel(sample=slice(8)).notnull().all()
-    assert cube["samples"].isel(sample=slice(8, None)).isnull().all()
+    assert cube["samples"].notnull().all()
     missing = [
         n for n, v in cube.data_vars.items() if n != "config_json" and not v.attrs.get("long_name")
     ]
