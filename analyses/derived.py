@@ -59,7 +59,7 @@ def derived(cube: xr.Dataset) -> xr.Dataset:
 
 
 def share_of_bracket(value: Found, low: Found, high: Found) -> Found:
-    r""":math:`v = (x - l)/(h - l)`: 0 at the lower end of a bracket, 1 at the upper, and its error.
+    r""":math:`v = (x - l)/(h - l)`: 0 at the lower end of a bracket, 1 at the upper.
 
     :math:`se^2 = (se_x^2 + (1-v)^2 se_l^2 + v^2 se_h^2)/(h-l)^2`, independent errors. NaN where
     the bracket is narrower than three of its standard errors, or empty.
