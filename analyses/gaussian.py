@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.estimates import mean_se, ratio_se
+from analyses.evaluations import Rows, Size, of_laws
 from analyses.labels import INPUTS, REFERENCES, Label, by_law, dataset, stack
 from analyses.linear_fit import distil
 from analyses.oracles import kappa
 from analyses.specimen import Specimen, Subset
 
-__all__ = ["distances", "measure", "reference"]
+__all__ = ["distances", "measure", "reference", "rows"]
 
 DIMS = ("sigma", "reference", "inputs")
 LABELS = {
@@ -86,6 +87,11 @@ def distances(
         values[name] = (1 - share, se)
     named = {name: value for name, (value, _) in values.items()}
     return named | {f"{name}_se": se for name, (_, se) in values.items()}, root
+
+
+def rows(size: Size, *, draws: int = 16, laws: Sequence[str] = INPUTS) -> Rows:
+    """Evaluations: `draws` noisy versions of every input of each law."""
+    return of_laws(size, laws, draws)
 
 
 def measure(specimen: Specimen, *, draws: int = 16, laws: Sequence[str] = INPUTS) -> xr.Dataset:

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.estimates import mean_se
+from analyses.evaluations import Rows, Size, of_laws
 from analyses.labels import Label, dataset, stack
 from analyses.specimen import Specimen, Subset
 
-__all__ = ["loss", "measure", "reference"]
+__all__ = ["loss", "measure", "reference", "rows"]
 
 ORACLES = ("gaussian", "gaussian_pool", "kappa", "empirical")
 LABELS = {
@@ -28,6 +29,11 @@ LABELS = {
 def loss(out: Float[Tensor, "n d"], x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """|D(y) - x|^2 / d by row."""
     return (out - x).square().mean(1)
+
+
+def rows(size: Size) -> Rows:
+    """Evaluations: the first draw of both laws."""
+    return of_laws(size, ("train", "heldout"))
 
 
 def measure(specimen: Specimen) -> xr.Dataset:

@@ -17,10 +17,11 @@ from torch import Tensor
 from analyses.affine import Design, Fit, affine_fit, design
 from analyses.cache import SHARED
 from analyses.estimates import ratio_se
+from analyses.evaluations import Rows, Size, of_laws
 from analyses.labels import INPUTS, Label, by_law, dataset, stack, suffixed, tagged
 from analyses.specimen import Specimen, Subset
 
-__all__ = ["affine_map", "distil", "measure", "reference", "weights"]
+__all__ = ["affine_map", "distil", "measure", "reference", "rows", "weights"]
 
 DIMS = ("sigma", "inputs")
 LABELS = {
@@ -89,6 +90,11 @@ def affine_map(
         return fit.weight, fit.bias
 
     return specimen.keep(("affine", sigma, draws), build)
+
+
+def rows(size: Size, *, draws: int = 16, modes: int = 10, laws: Sequence[str] = INPUTS) -> Rows:
+    """Evaluations: `draws` noisy versions of every input of each law."""
+    return of_laws(size, laws, draws)
 
 
 def measure(

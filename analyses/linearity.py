@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analyses.estimates import mean_se
+from analyses.evaluations import Rows, Size, of_laws
 from analyses.labels import INPUTS, Label, by_law, dataset, stack, suffixed, tagged
 from analyses.specimen import Specimen, Subset
 
@@ -33,6 +34,7 @@ __all__ = [
     "pair_up",
     "paired",
     "reference",
+    "rows",
 ]
 
 SAME = 1e-9
@@ -145,6 +147,17 @@ def linearity(
     return scores, cosines
 
 
+def rows(size: Size, *, laws: Sequence[str] = INPUTS) -> Rows:
+    """Evaluations: the first draw of each law, both mixes of each pair, and the mean.
+
+    The held-out mixes are evaluated in any case: their call is shared with `mixing`.
+    """
+    laws = {*laws, "heldout"}
+    paths = min(size.inputs, size.sampler.samples)
+    pairs = sum((paths if law == "path" else size.inputs) // 2 for law in laws)
+    return of_laws(size, laws) | {"mixes": size.levels * (2 * pairs + 1)}
+
+
 def measure(specimen: Specimen, *, laws: Sequence[str] = INPUTS) -> xr.Dataset:
     """Linearity scores of the denoiser on pairs of noisy inputs of each of `laws`."""
     cells, by_pair = [], []
@@ -183,9 +196,7 @@ def _scores(
     mu = specimen.moments.mean
     heldout, at_mean = heldout_mixes(specimen, sigma)
     pairs = {law: paired(specimen, law, sigma) for law in INPUTS if law in laws}
-    mixed = {
-        law: mixes(pair.y1, pair.y2, mu) for law, pair in pairs.items() if law != "heldout"
-    }
+    mixed = {law: mixes(pair.y1, pair.y2, mu) for law, pair in pairs.items() if law != "heldout"}
     parts = {"heldout": heldout}
     if mixed:
         out = specimen.apply(torch.cat([*mixed.values()]), sigma)

@@ -11,14 +11,35 @@ from typing import Any, TypeVar
 
 import xarray as xr
 
-from analyses import gaussian, generalization, linear_fit, linearity, memorization, samples
+from analyses import (
+    gaussian,
+    generalization,
+    linear_fit,
+    linearity,
+    memorization,
+    mixing,
+    samples,
+    weight_modes,
+)
+from analyses.evaluations import Rows, Size, of_samples, total
 from analyses.labels import concat_sigma
+from analyses.relations import RELATIONS
 from analyses.specimen import Specimen, Subset
 
 __all__ = ["ANALYSES", "Analysis", "lookup", "measure_all", "options_of", "reference_all"]
 
 T = TypeVar("T")
 Options = Mapping[str, Mapping[str, Any]]
+
+
+def no_rows(size: Size, **options: object) -> Rows:
+    """An analysis that evaluates nothing of its own."""
+    return {}
+
+
+def sample_rows(size: Size, **options: object) -> Rows:
+    """An analysis that looks at the samples alone."""
+    return of_samples(size)
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,8 @@ class Analysis:
     """reference(subset, **options): what depends on the training subset alone; None if nothing."""
     per_sigma: bool
     """Noise levels are independent, so that one can be evaluated and freed before the next."""
+    rows: Callable[..., Rows] = no_rows
+    """rows(size, **options): denoiser evaluations of one snapshot, by what is evaluated."""
     samples: bool = False
     """Whether its numbers depend on how samples are drawn (the input law `path` does anyway)."""
     version: int = 2
@@ -40,21 +63,25 @@ class Analysis:
 
 
 ANALYSES = {
-    "linearity": Analysis(linearity.measure, linearity.reference, True),
-    "linear_fit": Analysis(linear_fit.measure, linear_fit.reference, True),
-    "gaussian": Analysis(gaussian.measure, gaussian.reference, True),
-    "generalization": Analysis(generalization.measure, generalization.reference, True),
-    "memorization": Analysis(memorization.measure, memorization.reference, False, True),
-    "samples": Analysis(samples.measure, None, False, True),
+    "linearity": Analysis(linearity.measure, linearity.reference, True, linearity.rows),
+    "mixing": Analysis(mixing.measure, mixing.reference, True, mixing.rows),
+    "linear_fit": Analysis(linear_fit.measure, linear_fit.reference, True, linear_fit.rows),
+    "weight_modes": Analysis(weight_modes.measure, None, True, weight_modes.rows),
+    "gaussian": Analysis(gaussian.measure, gaussian.reference, True, gaussian.rows),
+    "generalization": Analysis(
+        generalization.measure, generalization.reference, True, generalization.rows
+    ),
+    "memorization": Analysis(
+        memorization.measure, memorization.reference, False, sample_rows, True
+    ),
+    "samples": Analysis(samples.measure, None, False, sample_rows, True),
 }
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison of two cells through what is stored of them (`analyses.relations`)."""
+    """A comparison of two cells through what is stored of them: `analyses.pairs.measure_pair`."""
 
-    measure: Callable[[xr.Dataset, xr.Dataset, Subset], xr.Dataset]
-    """measure(own, other, subset): pieces of both cells, and the training subset of the first."""
     needs: tuple[str, ...]
     """Analyses whose pieces it compares."""
     uses: tuple[str, ...] = ()
@@ -63,7 +90,7 @@ class Pair:
     """Raised whenever its numbers change."""
 
 
-PAIRS: dict[str, Pair] = {}
+PAIRS = {name: Pair(("samples",), ("outputs",)) for name in RELATIONS}
 
 
 def lookup(name: str) -> Analysis:
@@ -90,6 +117,18 @@ def measure_all(
     """
     functions = {name: lookup(name).measure for name in options}
     return _run(specimen, options, functions, meter or Meter())
+
+
+def rows_of(size: Size, options: Options) -> dict[str, int]:
+    """Evaluations that each analysis adds to those of the analyses before it."""
+    known: Rows = {}
+    added = {}
+    for name in options:
+        mine = lookup(name).rows(size, **options[name])
+        together = total([known, mine])
+        added[name] = sum(together.values()) - sum(known.values())
+        known = together
+    return added
 
 
 def reference_all(

@@ -15,7 +15,8 @@ import torch
 import xarray as xr
 
 from analyses.moments import Moments
-from analyses.registry import PAIRS, Meter, measure_all, reference_all
+from analyses.pairs import measure_pair
+from analyses.registry import Meter, measure_all, reference_all
 from analyses.sampler import Sampler
 from analyses.specimen import Specimen
 from analyses.specimen import Subset as Points
@@ -113,7 +114,7 @@ def _compare(job: Job, data: Data, cell: Cell, name: str) -> xr.Dataset:
         for at in (cell, other)
     )
     points = Points(**_arguments(job, data, cell.trial.subset))
-    return PAIRS[name].measure(own, theirs, points)
+    return measure_pair(name, own, theirs, points)
 
 
 def _specimen(job: Job, data: Data, cell: Cell) -> Specimen:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from analyses.evaluations import Size
+from analyses.registry import rows_of
 from analyses.sampler import Sampler
 from engine.cluster import cores
 from engine.grid import Cell, Trial, moment
@@ -34,6 +36,8 @@ ROW_SECONDS = 2.5e-6
 """Analyses beside the network's own evaluations, per evaluated row at d = 64."""
 ROW_EXPONENT = 1.7
 """Growth of the same with d, between 64 and 784: float64 fits."""
+ANALYSIS_SECONDS = 0.02
+"""An analysis beside what is proportional to its evaluations."""
 STARTUP_SECONDS = 12.0
 """Ray, the workers' imports, gathering and drawing."""
 
@@ -43,7 +47,13 @@ class Cost:
     """Seconds per kimg and per cell of one network size."""
 
     kimg_seconds: float
-    cell_seconds: float
+    analyses: dict[str, float]
+    """Seconds per cell of each analysis."""
+
+    @property
+    def cell_seconds(self) -> float:
+        """All analyses of a cell."""
+        return sum(self.analyses.values())
 
 
 @dataclass
@@ -61,6 +71,8 @@ class Estimate:
     """Training seconds of each trial that lacks some."""
     per_cell: dict[Trial, float] = field(default_factory=dict)
     """Analysis seconds of each of its cells."""
+    analyses: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Denoiser evaluations and seconds that each analysis adds to a snapshot, largest network."""
 
     @property
     def core_seconds(self) -> float:
@@ -88,6 +100,10 @@ class Estimate:
             "cores": self.cores,
             "disk_bytes": self.disk_bytes,
             "memory_bytes": self.memory_bytes,
+            "analyses_per_snapshot": {
+                name: {"evaluations": rows, "seconds": seconds}
+                for name, (rows, seconds) in self.analyses.items()
+            },
             "from_finished_cells": self.measured,
         }
 
@@ -116,13 +132,17 @@ def estimate(job: Job, survey: Survey) -> Estimate:
         result.longest = max(result.longest, train + analysis / len(job.sweep.kimg))
         result.disk_bytes += _disk(job, key, len(missing))
     result.memory_bytes = _memory(job)
+    if costs:
+        largest = max(costs, key=lambda key: job.facts.sizes[key][0])
+        rows = evaluations(job)
+        result.analyses = {n: (rows[n], costs[largest].analyses.get(n, 0.0)) for n in rows}
     return result
 
 
 def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
     """Costs of network sizes whose trials have been trained and analysed here."""
     train: dict[str, list[float]] = {}
-    cell: dict[str, list[float]] = {}
+    cell: dict[str, list[dict[str, float]]] = {}
     groups = dict.fromkeys(facts.group for facts in job.facts.analyses.values())
     for i, trial in enumerate(survey.trials):
         finished = np.flatnonzero(survey.measured()[i].all(1) & (survey.pieces[i, :, 0] == DONE))
@@ -136,8 +156,14 @@ def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
         if record and receipts:
             key = size_key(trial)
             train.setdefault(key, []).append(record["train_seconds"] / kimg)
-            cell.setdefault(key, []).append(sum(r["seconds"] for r in receipts.values()))
-    return {key: Cost(median(train[key]), median(cell[key])) for key in train}
+            cell.setdefault(key, []).append({n: r["seconds"] for n, r in receipts.items()})
+    return {
+        key: Cost(
+            median(train[key]),
+            {n: median(c.get(n, 0.0) for c in cell[key]) for n in job.sweep.analyses},
+        )
+        for key in train
+    }
 
 
 def _probe(job: Job, trial: Trial) -> Cost:
@@ -161,7 +187,10 @@ def _probe(job: Job, trial: Trial) -> Cost:
     batch = int(np.clip(PROBE_SECONDS / _seconds(step, few, 0.0), few, config.batch))
     kimg = 1000 * _seconds(step, batch)
     row = _seconds(evaluate, batch) + ROW_SECONDS * (np.prod(shape) / 64) ** ROW_EXPONENT
-    return Cost(SHARING * kimg, SHARING * row * _evaluations(job))
+    each = {
+        name: SHARING * (row * rows + ANALYSIS_SECONDS) for name, rows in evaluations(job).items()
+    }
+    return Cost(SHARING * kimg, each)
 
 
 def _seconds(call: Callable[[int], None], batch: int, at_least: float = PROBE_SECONDS) -> float:
@@ -174,15 +203,17 @@ def _seconds(call: Callable[[int], None], batch: int, at_least: float = PROBE_SE
     return (time.perf_counter() - start) / calls / batch
 
 
-def _evaluations(job: Job) -> float:
-    """Denoiser evaluations of one cell: shared inputs at every sigma, and sampling."""
-    options = [a.options for a in job.facts.analyses.values()]
-    swept = any(a.per_sigma for a in job.facts.analyses.values())
-    draws = max((o.get("draws", 1) for o in options), default=1)
-    inputs = len(job.sweep.sigmas) * 2 * job.facts.data.n_heldout * (draws + 0.5) if swept else 0
-    sampled = any(a.samples for a in job.facts.analyses.values())
-    sampler = Sampler(**job.sweep.sampler.model_dump())
-    return inputs + sampler.samples * sampler.evaluations * sampled
+def evaluations(job: Job) -> dict[str, int]:
+    """Denoiser evaluations that each analysis adds to those before it, per snapshot."""
+    size = Size(
+        int(np.prod(job.facts.data.shape)),
+        job.facts.data.n_heldout,
+        len(job.sweep.sigmas),
+        Sampler(**job.sweep.sampler.model_dump()),
+    )
+    options = {n: a.options for n, a in job.facts.analyses.items() if a.group != "pairs"}
+    pairs = dict.fromkeys((n for n in job.facts.analyses if n not in options), 0)
+    return rows_of(size, options) | pairs
 
 
 def _disk(job: Job, key: str, snapshots: int) -> float:

@@ -32,7 +32,7 @@ class Driver:
         # Snapshots come from Tune's thread, receipts from the fan-out's.
         self.lock = threading.Lock()
         # Pairs come when both cells are stored, after everything else.
-        names = {n for n, facts in job.facts.analyses.items() if facts.group != "pairs"}
+        names = job.facts.alone
         # What each unfinished cell still waits for, so that the board shows it once it is whole.
         self.waiting: dict[Cell | Subset, set[str]] = defaultdict(lambda: set(names))
 
@@ -54,12 +54,13 @@ class Driver:
                 if training:
                     self._train(refs, training, fanout)
                 fanout.drain()
-                # Left: the oracles of what a search asked for, and snapshots whose trial died
-                # before reporting them.
-                after = resurvey()
-                for at, missing in [*after.to_reference(), *after.to_analyse()]:
-                    fanout.add(at, missing)
-                fanout.drain()
+                # Left: the oracles of what a search asked for, snapshots whose trial died before
+                # reporting them; and then, all else being stored, pairs of cells.
+                for _ in range(2):
+                    after = resurvey()
+                    for at, missing in [*after.to_reference(), *after.to_analyse()]:
+                        fanout.add(at, missing)
+                    fanout.drain()
             finally:
                 fanout.close(GRACE)
         self._finish_board(resurvey())
@@ -67,7 +68,7 @@ class Driver:
     def _display(self, training: list) -> Display:
         left = sum(len(kimg) for _, kimg in training)
         stored = self.todo.to_analyse()
-        tasks = self.job.sweep.analyses
+        tasks = self.job.facts.alone
         pieces = left * len(tasks) + sum(len(names) for _, names in stored)
         pieces += sum(len(names) for _, names in self.todo.to_reference())
         display = Display(trials=len(training), snapshots=left, analyses=pieces)
@@ -84,7 +85,7 @@ class Driver:
                 ]
                 self.board.begin(trial, stored)
         for at, missing in [*self.todo.to_reference(), *self.todo.to_analyse()]:
-            self.waiting[at] = set(missing)
+            self.waiting[at] = set(missing) & set(self.job.facts.alone)
             fanout.add(at, missing)
 
     def _train(self, refs: tuple, training: list, fanout: Fanout) -> None:

@@ -16,7 +16,8 @@ KINDS = ("datasets", "architectures", "analyses", "sweeps")
 
 def lines(kind: str) -> list[str]:
     """One line per registered entry: name, what it is, its options."""
-    from analyses.registry import ANALYSES, PAIRS
+    from analyses.registry import ANALYSES
+    from analyses.relations import RELATIONS
     from trainables.architectures import ARCHITECTURES
     from trainables.datasets import DATASETS
 
@@ -26,7 +27,7 @@ def lines(kind: str) -> list[str]:
         "datasets": {n: (f, 0) for n, f in DATASETS.items()},
         "architectures": {n: (f, 2) for n, f in ARCHITECTURES.items()},
         "analyses": {n: (a.measure, 1) for n, a in ANALYSES.items()}
-        | {n: (p.measure, 3) for n, p in PAIRS.items()},
+        | {n: (relation.partner, 2) for n, relation in RELATIONS.items()},
     }[kind]
     return [
         f"{name:<16} {_first_line(f)}  [{_options(f, skip)}]"
@@ -89,6 +90,10 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
         f" ({minutes / UNCERTAINTY:.1f} to {minutes * UNCERTAINTY:.1f})",
         f"space    {cost.disk_bytes / 1e6:.0f} MB of disk, about"
         f" {cost.memory_bytes / 1e9:.1f} GB of memory per process",
+    ]
+    text += [
+        f"analysis {name:<15} {rows:>9,} evaluations {seconds:>7.2f} s per snapshot"
+        for name, (rows, seconds) in cost.analyses.items()
     ]
     text += [
         f"stale    {n} pieces of {name}: options or version changed"

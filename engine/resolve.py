@@ -75,6 +75,11 @@ class Facts(_Record):
     sizes: dict[str, tuple[int, float]]
     """Network by `size_key` -> (parameters, FLOPs of one forward per image)."""
 
+    @property
+    def alone(self) -> list[str]:
+        """The analyses that look at one cell alone; the others compare what is stored of two."""
+        return [name for name, analysis in self.analyses.items() if analysis.group != "pairs"]
+
 
 def size_key(trial: Trial) -> str:
     """What the size of a trial's network depends on."""

@@ -178,7 +178,7 @@ def tune_trials(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Watch(fanout, on_snapshot, list(job.sweep.analyses))],
+                callbacks=[Watch(fanout, on_snapshot, job.facts.alone)],
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),
         ).fit()

@@ -26,7 +26,9 @@ SMALL = {
     "linear_fit": {"draws": 4},
     "gaussian": {"draws": 4},
 }
-NO_MEAN = {"subspace_overlap", "weight_asymmetry", "kappa", "linearity_dropped"}
+NO_MEAN = {"subspace_overlap", "weight_asymmetry", "kappa", "linearity_dropped", "mixing_dropped"}
+NO_MEAN |= {"weight_singular_value", "singular_vector_cosine", "principal_cosine"}
+NO_MEAN |= {"singular_correlation"}
 """Sigma-resolved numbers that are no means over images or pairs."""
 SHARED_EVALUATIONS = (
     "linearity", "linear_fit", "gaussian", "generalization", "memorization", "samples"
