@@ -125,7 +125,8 @@ def estimate(job: Job, survey: Survey) -> Estimate:
         missing = training.get(trial, [])
         stored = [k for k in job.sweep.kimg if k not in missing and missing and k < missing[0]]
         kimg = (missing[-1] - (stored[-1] if stored else 0)) if missing else 0
-        train, analysis = kimg * cost.kimg_seconds, lacking[i].mean(1).sum() * cost.cell_seconds
+        each = np.array([cost.analyses.get(name, 0.0) for name in job.sweep.analyses])
+        train, analysis = kimg * cost.kimg_seconds, float(lacking[i].sum(0) @ each)
         result.train_seconds += train
         result.analysis_seconds += analysis
         result.per_trial[trial], result.per_cell[trial] = train, cost.cell_seconds

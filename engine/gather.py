@@ -152,7 +152,8 @@ def _dataset(cube: Cube) -> xr.Dataset:
     for dim, coordinate in dataset.coords.items():
         coordinate.attrs = {"long_name": LONG_NAMES.get(str(dim), str(dim)), "units": "1"}
     dataset["kimg"].attrs["units"] = "1000 images"
-    dataset["sigma"].attrs["units"] = "pixel"
+    if "sigma" in dataset.coords:
+        dataset["sigma"].attrs["units"] = "pixel"
     return dataset
 
 
@@ -273,7 +274,7 @@ def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]
             added.pop(name)
     for name, (array, long_name, units) in added.items():
         dataset.coords[name] = array.assign_attrs(long_name=long_name, units=units)
-    if {"training.p_mean", "training.p_std"} & {*sweep.axes}:
+    if "sigma" not in dataset.coords or {"training.p_mean", "training.p_std"} & {*sweep.axes}:
         return  # then the exposure differs from trial to trial
     dataset["exposure"] = (
         "sigma",

@@ -14,7 +14,9 @@ def estimated(ready):
 
 
 def test_cost_is_kimg_times_speed_plus_cells_times_analysis(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(cost, "_probe", lambda job, trial: Cost(3.0, 5.0))
+    monkeypatch.setattr(
+        cost, "_probe", lambda job, trial: Cost(3.0, {"gaussian": 4.0, "samples": 1.0})
+    )
     ready = prepared(tiny, tmp_path)
     found = estimated(ready)
     assert found.train_seconds == 4 * 2 * 3.0

@@ -100,10 +100,10 @@ def test_changing_the_sampler_makes_samples_and_pairs_stale(twins, tmp_path):
 
 
 def test_a_pair_without_stored_samples_is_refused(twins, tmp_path):
-    with pytest.raises(SpecError, match="analyses.twin: compares stored results of samples"):
+    with pytest.raises(SpecError, match=r"analyses\.twin: compares stored results of samples"):
         prepared({**twins, "analyses": {"twin": {}}}, tmp_path)
 
 
 def test_a_pair_takes_no_options(twins, tmp_path):
-    with pytest.raises(SpecError, match="analyses.twin: has no options, got steps"):
+    with pytest.raises(SpecError, match=r"analyses\.twin: has no options, got steps"):
         prepared({**twins, "analyses": {"samples": {}, "twin": {"steps": 3}}}, tmp_path)
