@@ -1,0 +1,232 @@
+r"""The Jacobian J = dD/dy of a denoiser at noisy held-out images.
+
+At the optimum :math:`J = \mathrm{Cov}[x|y]/\sigma^2` is symmetric and positive semidefinite, and
+:math:`E|D-x|^2 = \sigma^2 E\,\mathrm{tr} J` (arXiv:2310.02557); D_G has J = W_G everywhere. Any
+denoiser obeys Stein's identity (SURE): :math:`E|D-x|^2 = E|D-y|^2 + 2\sigma^2 E\,\mathrm{tr} J -
+d\sigma^2`. The *effective rank* is the smallest r with :math:`\sqrt{\sum_{i \le r} s_i^2 / \sum_i
+s_i^2} \ge 0.99` (singular values s_i; arXiv:2310.05264). The *sensitivity side* is that of the
+square patch of the input that decides an output pixel (arXiv:2411.19339).
+
+The whole J is taken at the first `points` inputs where d <= `full`, so that the numbers that need
+it are NaN for larger images. Trace and SURE also come from Hutchinson's estimator, over more
+inputs.
+"""
+
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from analyses.differential import (
+    FLOOR,
+    PRODUCT,
+    asymmetry,
+    effective_rank,
+    hutchinson,
+    jacobian,
+    left_vectors,
+    posterior_variance,
+    sensitivity_sides,
+    signs,
+)
+from analyses.estimates import mean_se
+from analyses.evaluations import Rows, Size
+from analyses.labels import Label, dataset, stack
+from analyses.specimen import Specimen, Subset
+
+__all__ = ["measure", "reference", "rows", "sure"]
+
+SIDES = (50, 75, 95)
+MODES = 10
+LABELS = {
+    "jacobian_trace": Label("trace of J, exact, mean over points", ("sigma",)),
+    "jacobian_trace_hutchinson": Label(
+        "trace of J, Hutchinson's estimator, mean over inputs and probes", ("sigma",)
+    ),
+    "jacobian_rank": Label(
+        "effective rank of J: singular values that hold .99 of its norm, mean over points",
+        ("sigma",),
+    ),
+    "jacobian_asymmetry": Label("|J - J^T|_F / |J|_F, mean over points", ("sigma",)),
+    "jacobian_least_eigenvalue": Label(
+        "least eigenvalue of (J + J^T) / 2, mean over points", ("sigma",)
+    ),
+    "jacobian_mode_overlap": Label(
+        "|left singular vector k of J . principal axis k of the training points|, mean over "
+        "points",
+        ("sigma", "mode"),
+    ),
+    "jacobian_subspace_overlap": Label(
+        f"mean squared cosine of the principal angles of the {MODES} leading left singular vectors"
+        " of J and principal axes of the training points, mean over points",
+        ("sigma",),
+    ),
+    "sure_loss": Label(
+        "held-out denoising error per pixel by SURE: |D - y|^2 + 2 sigma^2 tr J - d sigma^2",
+        ("sigma",),
+        "pixel2",
+    ),
+    "sure_residual": Label(
+        "held-out denoising error per pixel minus its estimate by SURE, paired by input, with the "
+        "noise's own energy for d sigma^2",
+        ("sigma",),
+        "pixel2",
+    ),
+} | {
+    f"sensitivity_side_{share}": Label(
+        f"side, in pixels, of the patch of the input that holds {share}% of |dD_i/dy_j|^2, mean "
+        "over output pixels and points",
+        ("sigma",),
+    )
+    for share in SIDES
+}
+REFERENCE_LABELS = {
+    "jacobian_trace_gaussian": Label("trace of J of the Gaussian oracle", ("sigma",)),
+    "jacobian_rank_gaussian": Label("effective rank of J of the Gaussian oracle", ("sigma",)),
+    "jacobian_trace_empirical": Label(
+        "trace of J of the empirical oracle, mean over the same points", ("sigma",)
+    ),
+}
+
+
+def sure(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "n d"],
+    out: Float[Tensor, "n d"],
+    traces: Float[Tensor, " n"],
+    sigma: float,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    r"""The loss by SURE and its residual, per pixel, row by row, at y = x + sigma eps.
+
+    SURE is :math:`|D-y|^2 + 2\sigma^2 \mathrm{tr} J - d\sigma^2`, whose expectation over the noise
+    is that of :math:`|D-x|^2` (Stein 1981). The residual is :math:`|D-x|^2` minus that, with
+    :math:`|y-x|^2` for its mean :math:`d\sigma^2`, or :math:`2 ((D-x) \cdot (y-x) - \sigma^2
+    \mathrm{tr} J)`: the energy of the noise has nothing to do with D and would drown it.
+    """
+    d = y.shape[1]
+    estimate = (out - y).square().mean(1) + sigma**2 * (2 * traces / d - 1)
+    residual = 2 * (((out - x) * (y - x)).sum(1) - sigma**2 * traces) / d
+    return estimate, residual
+
+
+def rows(size: Size, *, points: int = 16, probes: int = 16, full: int = 256) -> Rows:
+    """Evaluations of D: `PRODUCT` for each product with J, none of them shared."""
+    products = points * probes + (points * size.dim if size.dim <= full else 0)
+    return {"jacobian": size.levels * PRODUCT * products}
+
+
+def measure(
+    specimen: Specimen, *, points: int = 16, probes: int = 16, full: int = 256
+) -> xr.Dataset:
+    """The Jacobian at the first `points` held-out inputs, and its trace by points x probes probes.
+
+    Those fall on as many inputs as there are, one each before any has a second.
+    """
+    _check(points, probes)
+    cells = [
+        _whole(specimen, sigma, points, full) | _probed(specimen, sigma, points * probes)
+        for sigma in specimen.sigmas
+    ]
+    return dataset(specimen.sigmas, stack(cells), LABELS)
+
+
+def reference(
+    subset: Subset, *, points: int = 16, probes: int = 16, full: int = 256
+) -> xr.Dataset:
+    """Trace and effective rank of D_G, the same at every input, and trace of D_M at the points.
+
+    `probes` and `full` are accepted for symmetry with `measure`; nothing here depends on them.
+    """
+    _check(points, probes)
+    cells = []
+    for sigma in subset.sigmas:
+        lam = subset.moments.eigenvalues
+        gain = lam / (lam + sigma**2)
+        y, out = (
+            each[0, :points]
+            for each in (
+                subset.inputs("heldout", sigma)[1],
+                subset.reference("empirical", "heldout", sigma),
+            )
+        )
+        memory = posterior_variance(subset.train, y, out, sigma) / sigma**2
+        none = torch.zeros((), dtype=torch.float64)
+        cells.append(
+            {
+                "jacobian_trace_gaussian": gain.sum(),
+                "jacobian_trace_gaussian_se": none,
+                "jacobian_rank_gaussian": effective_rank(gain.square()),
+                "jacobian_rank_gaussian_se": none,
+            }
+            | _mean("jacobian_trace_empirical", memory, len(y))
+        )
+    return dataset(subset.sigmas, stack(cells), REFERENCE_LABELS)
+
+
+def _whole(specimen: Specimen, sigma: float, points: int, full: int) -> dict[str, Tensor]:
+    """What needs the whole Jacobian; NaN where that is too large."""
+    d, k = specimen.dim, min(MODES, specimen.moments.rank)
+    if d > full:
+        blank = torch.full((), torch.nan, dtype=torch.float64)
+        names = [name for name in LABELS if name.startswith(("jacobian", "sensitivity"))]
+        values = {name: blank for name in names if name != "jacobian_trace_hutchinson"}
+        values["jacobian_mode_overlap"] = blank.expand(d)
+        return values | {f"{name}_se": value for name, value in values.items()}
+    y = specimen.inputs("heldout", sigma)[1][0, :points]
+    _, whole = jacobian(specimen.linearize, y, sigma)
+    energy, vectors = left_vectors(whole)
+    axes = specimen.moments.basis[:, :k]
+    cosines = vectors[:, :, :k].mT @ axes
+    values = {
+        "jacobian_trace": whole.diagonal(dim1=1, dim2=2).sum(1),
+        "jacobian_rank": effective_rank(energy),
+        "jacobian_asymmetry": asymmetry(whole),
+        "jacobian_least_eigenvalue": torch.linalg.eigvalsh((whole + whole.mT) / 2)[:, 0],
+        "jacobian_subspace_overlap": torch.where(
+            energy[:, 0] > 0, cosines.square().sum((1, 2)) / k, torch.nan
+        ),
+    }
+    sides = sensitivity_sides(whole, specimen.shape, SIDES)
+    values |= {f"sensitivity_side_{s}": side for s, side in zip(SIDES, sides, strict=True)}
+    cell: dict[str, Tensor] = {}
+    for name, value in values.items():
+        cell |= _mean(name, value, len(whole), ~value.isnan())  # NaN where J is 0
+    seen = (energy[:, :k] > FLOOR**2 * energy[:, :1]).T
+    along = cosines.diagonal(dim1=1, dim2=2).abs().T
+    # As many modes as pixels, for all variables that have modes.
+    rest = (0, d - k)
+    overlap = _mean("jacobian_mode_overlap", along, len(whole), seen)
+    return cell | {name: pad(value, rest, value=torch.nan) for name, value in overlap.items()}
+
+
+def _probed(specimen: Specimen, sigma: float, probes: int) -> dict[str, Tensor]:
+    """What needs the trace alone, at `probes` probes of the held-out inputs."""
+    x, y = specimen.inputs("heldout", sigma)
+    m = min(probes, len(x))
+    at = torch.arange(probes) % m
+    v = signs(specimen.stream("probe", "jacobian", sigma.hex()), probes, specimen.dim)
+    out, traces = hutchinson(specimen.linearize, y[0, at], v, sigma)
+    estimate, residual = sure(x[at], y[0, at], out, traces, sigma)
+    return (
+        _mean("jacobian_trace_hutchinson", traces, m)
+        | _mean("sure_loss", estimate, m)
+        | _mean("sure_residual", residual, m)
+    )
+
+
+def _mean(
+    name: str,
+    values: Float[Tensor, "... n"],
+    points: int,
+    keep: Bool[Tensor, "... n"] | None = None,
+) -> dict[str, Tensor]:
+    mean, se = mean_se(values, points, keep)
+    return {name: mean, f"{name}_se": se}
+
+
+def _check(points: int, probes: int) -> None:
+    if points < 2 or probes < 1:
+        raise ValueError(
+            f"jacobian: needs `points` >= 2 and `probes` >= 1, got {points} and {probes}."
+        )
