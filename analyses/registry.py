@@ -14,6 +14,8 @@ import xarray as xr
 from analyses import (
     gaussian,
     generalization,
+    jacobian,
+    lid,
     linear_fit,
     linearity,
     memorization,
@@ -71,6 +73,8 @@ ANALYSES = {
     "generalization": Analysis(
         generalization.measure, generalization.reference, True, generalization.rows
     ),
+    "jacobian": Analysis(jacobian.measure, jacobian.reference, True, jacobian.rows),
+    "lid": Analysis(lid.measure, lid.reference, True, lid.rows),
     "memorization": Analysis(
         memorization.measure, memorization.reference, False, sample_rows, True
     ),
