@@ -387,12 +387,13 @@ def identity(sweep: Sweep, facts: Facts) -> dict[str, Any]:
 def fingerprints(sweep: Sweep, facts: Facts) -> dict[str, Any]:
     """Fingerprint of the snapshots, and of each analysis' pieces for cells and for subsets."""
     whole = identity(sweep, facts)
-    snapshot = digest(whole)
+    snapshot = digest(_essence(whole))
     pieces, subset_pieces = {}, {}
     for name, analysis in facts.analyses.items():
+        defaults = options_of(ANALYSES[name].measure, {}, skip=1) if name in ANALYSES else {}
         measured = {
             "analysis": name,
-            "options": analysis.options,
+            "options": _beside(analysis.options, defaults),
             "version": analysis.version,
             "sigmas": sweep.sigmas if analysis.per_sigma else [],
         }
@@ -413,6 +414,40 @@ def fingerprints(sweep: Sweep, facts: Facts) -> dict[str, Any]:
         "subset_pieces": subset_pieces,
         "needs": {name: a.needs for name, a in facts.analyses.items() if a.needs},
     }
+
+
+def _essence(identity_: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without options at their defaults: a new option does not change old numbers.
+
+    A default that changes is a change of numerics and raises `trainables.VERSION`.
+    """
+    defaults = _defaults(identity_)
+    return {k: _beside(v, defaults[k]) if k in defaults else v for k, v in identity_.items()}
+
+
+def _defaults(identity_: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    backbone = options_of(ARCHITECTURES[identity_["backbone"]["name"]], {}, skip=2)
+    return {"backbone": backbone, "training": dataclasses.asdict(TrainConfig())}
+
+
+def _beside(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that differ from their defaults."""
+    same = {k for k, v in defaults.items() if canonical(options.get(k)) == canonical(v)}
+    return {k: v for k, v in options.items() if k not in same}
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What the stored trials were trained with otherwise; options at their defaults count as set.
+
+    `old` may have been written before an option existed.
+    """
+    defaults = _defaults(new)
+    complete = {k: {**defaults.get(k, {}), **v} if k in defaults else v for k, v in old.items()}
+    # An option that is swept has no constant, old or new.
+    for section in defaults:
+        for option in {*complete[section]} - {*old[section]} - {*new[section]}:
+            del complete[section][option]
+    return differences(complete, new)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from engine.grid import Cell
 from engine.publish import publish, versions
-from engine.resolve import Facts, differences, fingerprints, identity, load, resolve
+from engine.resolve import Facts, changed, fingerprints, identity, load, resolve
 from engine.spec import SpecError, Sweep, as_mapping, canonical
 from engine.store import Store
 from engine.work import FAILED, PENDING, Survey, survey
@@ -53,11 +53,11 @@ def prepare(sweep: Sweep, origin: str, storage: str, *, count_flops: bool = True
     known = _known_facts(record)
     facts, data = resolve(sweep, origin, known, count_flops=count_flops)
     if record:
-        changed = differences(record["identity"], _plain(identity(sweep, facts)))
-        if changed and store.files.listing("trials"):
+        otherwise = changed(record["identity"], _plain(identity(sweep, facts)))
+        if otherwise and store.files.listing("trials"):
             raise SpecError(
                 f"{origin}: the trials stored in {store.folder} were trained otherwise:\n  "
-                + "\n  ".join(changed)
+                + "\n  ".join(otherwise)
                 + "\nset it back, or give the sweep a new name"
             )
     return Prepared(sweep, origin, facts, fingerprints(sweep, facts), store, data)

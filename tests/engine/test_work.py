@@ -1,5 +1,7 @@
 """Trials, analyses and cube in one process: what is computed, resumed, recomputed, refused."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from engine import grid
 from engine.grid import Cell
 from engine.pieces import Piece, Variable
 from engine.resolve import load
+from engine.run import record_run
 from engine.spec import SpecError
 from engine.store import checkpoint_path, piece_path, snapshot_path
 from engine.trial import TrialFailed, train_trial
@@ -375,3 +378,18 @@ def test_float64_training_is_stored_as_float64(tiny, tmp_path):
     tensors, _ = ready.store.read_tensors(snapshot_path(Cell(ready.survey().trials[0], 1)))
     assert {a.dtype for a in tensors.values()} == {np.dtype(np.float64)}
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_an_option_that_did_not_exist_when_the_trials_were_stored_changes_nothing(tiny, tmp_path):
+
+    ready = prepared(tiny, tmp_path)
+    compute(ready)
+    record_run(ready, "first")
+    record = ready.store.record()
+    del record["identity"]["training"]["ema_rampup"]
+    ready.store.write_record(json.loads(json.dumps(record)))
+    assert prepared(tiny, tmp_path).prints == ready.prints
+    explicit = {**tiny, "training": {**tiny["training"], "ema_rampup": 0.05}}
+    assert prepared(explicit, tmp_path).survey().is_finished
+    with pytest.raises(SpecError, match=r"training.ema_rampup: stored 0.05, now 0.1"):
+        prepared({**tiny, "training": {**tiny["training"], "ema_rampup": 0.1}}, tmp_path)
