@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["by_point", "mean_se", "ratio_se"]
+__all__ = ["by_point", "mean_se", "ratio_se", "root_mean_se"]
 
 
 def by_point(values: Float[Tensor, "... n"], points: int) -> Float[Tensor, "... p"]:
@@ -43,3 +43,18 @@ def mean_se(
     """Mean over the inputs that `keep` marks (all by default) and its standard error."""
     kept = torch.ones_like(values) if keep is None else keep.to(values.dtype)
     return ratio_se(torch.where(kept > 0, values, 0.0), kept, points)
+
+
+def root_mean_se(
+    squares: Float[Tensor, "... n"], points: int
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    r"""Root of the mean, :math:`\sqrt{\bar q}`, and its standard error
+    :math:`se(\bar q) / 2\sqrt{\bar q}` by the delta method; (0, 0) where all squares are 0.
+
+    >>> root, se = root_mean_se(torch.tensor([3.0, 5.0]), 2)
+    >>> float(root), float(se)
+    (2.0, 0.25)
+    """
+    mean, se = mean_se(squares, points)
+    root = mean.sqrt()
+    return root, torch.where(root > 0, se / (2 * root), torch.zeros_like(se))
