@@ -32,6 +32,8 @@ LABELS = {
     "score_explained_variance_reverse": Label(
         "1 - E|D - R|^2 / E|R - y|^2, of the scores, relative to the reference's", DIMS
     ),
+    "identity_distance": Label("|D(y) - y| / |y|, mean over inputs", ("sigma", "inputs")),
+    "identity_cosine": Label("cosine of D(y) and y, mean over inputs", ("sigma", "inputs")),
     "linear_gaussian_rmse": Label(
         "distance per pixel of the denoiser's affine fit to the Gaussian denoiser, mean of roots",
         ("sigma", "inputs"),
@@ -110,7 +112,14 @@ def measure(specimen: Specimen, *, draws: int = 16, laws: Sequence[str] = INPUTS
             points = specimen.n_points(law)
             values, roots[law] = distances(out[0], y[0], torch.stack([*known, fitted]), points)
             apart = (fitted - known[0]).square().mean(1).sqrt()
-            return values | _mean("linear_gaussian_rmse", apart, points)
+            size = y[0].norm(dim=1)
+            aligned = (out[0] * y[0]).sum(1) / (out[0].norm(dim=1) * size)
+            return (
+                values
+                | _mean("linear_gaussian_rmse", apart, points)
+                | _mean("identity_distance", (out[0] - y[0]).norm(dim=1) / size, points)
+                | _mean("identity_cosine", aligned, points)
+            )
 
         # (inputs, reference) as `stack` makes it, to the order of `DIMS`.
         cells.append(

@@ -72,3 +72,10 @@ def test_the_standard_error_is_the_spread_over_sets_of_images():
         values = torch.stack([one[name] for one in found])
         errors = torch.stack([one[f"{name}_se"] for one in found])
         assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.35)
+
+
+def test_the_identity_and_its_multiples_are_told_apart():
+    specimen = wrapped(make_subset(), lambda y, sigma: -0.25 * y)
+    found = gaussian.measure(specimen, draws=4)
+    assert found.identity_distance.values == pytest.approx(1.25)
+    assert found.identity_cosine.values == pytest.approx(-1)
