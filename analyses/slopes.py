@@ -1,37 +1,36 @@
-r"""How the onset of memorization grows with n_train: three regressions per width.
+r"""How the onset of memorization grows with n_train: three laws per width, as variables.
 
-1. the bare power law :math:`\tau_{mem} \propto n^b`;
-2. :math:`\tau_{mem} = \tau_0 + c\,n`, an onset that is linear in n after an offset;
-3. the power law of :math:`\tau_{mem} - \tau_{gauss}`, the time from the Gaussian stage to the
-   onset (:math:`\tau_{gauss}` = the snapshot of least distance, taken as exact; trials whose
-   minimum is not interior, or whose onset is not after it, are left out).
-
-Replicates are the (seed, draw) pairs. From `MIN_REPLICATES` on, intervals are 95 % percentiles
-over resamples of replicates (a replicate keeps all its n_train: the subsets are nested) and,
-within each, of generated samples (the same indices at every kimg and n_train: they come from the
-same latents). With fewer, the least and the greatest of the fits to single replicates stand in
-their place and `onset_is_range` is 1; replicates whose onsets lie between the same snapshots then
-agree exactly, so what the snapshots leave open stands beside it: the slopes of the power laws that
-pass through every onset interval. Onsets are intervals throughout: see `regression`.
-2505.17638 reports a slope of 1 for :math:`\tau_{mem}`.
+The laws are those of `onset_laws`: a bare power law, one that is linear after an offset, and a
+power law of the time from the Gaussian stage. Replicates are the (seed, draw) pairs; a replicate
+keeps all its n_train (the subsets are nested). From `MIN_REPLICATES` on, ends are 95 % intervals
+that take seeds and draws as separate sources of variance and resample the generated samples; with
+one draw, or one seed, they are about that one alone. With fewer replicates, the least and the
+greatest of the fits to single replicates stand in their place and `onset_is_range` is 1;
+replicates whose onsets lie between the same snapshots then agree exactly, so what the snapshots
+leave open stands beside it: the slopes of the power laws that pass through every onset interval.
+The spread of the first slope between seeds, between draws and of the rest is given where it can
+be told apart. Onsets are intervals throughout: see `regression`. 2505.17638 reports a slope of 1
+for :math:`\tau_{mem}`.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from analyses import onset
-from analyses.regression import admitted_slopes, fit_offset, fit_power
-from analyses.statistics import percentile_interval
+from analyses.onset_laws import (
+    MIN_REPLICATES,
+    ONSET_LEVEL,
+    Replicates,
+    intervals,
+    laws,
+    resampled,
+    sample_variance,
+)
+from analyses.regression import admitted_slopes
+from analyses.variance import components
 
-ONSET_LEVEL = 0.05
-"""Memorized share that counts as the onset of memorization."""
-MIN_REPLICATES = 4
-"""Fewest (seed, draw) replicates that are resampled."""
-RESAMPLES = 200
-"""Resamples of replicates and samples; each is refitted."""
+__all__ = ["LABELS", "MIN_REPLICATES", "ONSET_LEVEL", "slopes"]
+
 LABELS = {
     "tau_mem_slope": ("slope of log tau_mem in log n_train", "1"),
     "tau_mem_scatter": ("scatter of log tau_mem about its power law, at least its floor", "1"),
@@ -39,15 +38,6 @@ LABELS = {
     "tau_mem_rate": ("c of tau_mem = tau_0 + c n_train", "kimg"),
     "tau_mem_minus_gauss_slope": ("slope of log(tau_mem - tau_gauss) in log n_train", "1"),
 }
-
-
-class Replicates(NamedTuple):
-    """Onsets of one width: "r n" arrays over replicates and n_train."""
-
-    low: Float[np.ndarray, "r n"]
-    high: Float[np.ndarray, "r n"]
-    gauss: Float[np.ndarray, "r n"]
-    """tau_gauss where its minimum is interior, else NaN."""
 
 
 def slopes(cube: xr.Dataset, found: xr.Dataset) -> xr.Dataset:
@@ -63,11 +53,12 @@ def slopes(cube: xr.Dataset, found: xr.Dataset) -> xr.Dataset:
     order = [*group, *(d for d in ("seed", "draw") if d in dims), "n_train"]
     n = cube["n_train"].values.astype(float)
     low, high, gauss = (_stacked(a, order, len(group)) for a in _onsets(found))
+    ids = np.indices([cube.sizes[d] if d in dims else 1 for d in ("seed", "draw")]).reshape(2, -1)
     hits = _hits(cube, order, len(group))
     shape = low.shape[: len(group)]
     rows = [
         _one_width(
-            n, Replicates(low[i], high[i], gauss[i]), cube, None if hits is None else hits[i]
+            n, Replicates(low[i], high[i], gauss[i], *ids), cube, None if hits is None else hits[i]
         )
         for i in np.ndindex(shape)
     ]
@@ -110,67 +101,45 @@ def _one_width(
 ) -> dict[str, tuple]:
     """All numbers of one width: name -> (value, attributes)."""
     known = ~np.isnan(onsets.low).all(axis=1)
-    onsets = Replicates(*(a[known] for a in onsets))
-    replicates = int(known.sum())
-    if replicates == 0:
-        nothing = np.full((1, len(n)), np.nan)
-        onsets = Replicates(nothing, nothing, nothing)
-    estimate = _fits(n, Replicates(*(a.reshape(1, 1, -1) for a in onsets)))
-    resampled = replicates >= MIN_REPLICATES
-    if resampled:
-        drawn = _resamples(onsets, cube, None if hits is None else hits[known])
-        spread = {k: _interval(v) for k, v in _fits(n, drawn).items()}
+    counts = _counts(onsets, known)
+    if not known.any():
+        onsets = onsets._replace(low=np.nan * onsets.low, high=np.nan * onsets.high)
     else:
-        single = _fits(n, Replicates(*(a[:, None] for a in onsets)))
-        spread = {k: _range(v) for k, v in single.items()}
-    admitted = admitted_slopes(np.tile(n, len(onsets.low)), *map(np.ravel, onsets[:2]))
-    counts = _counts(onsets, replicates, resampled)
-    return _described(estimate, spread) | _admitted(admitted) | counts
-
-
-def _fits(n: np.ndarray, onsets: Replicates) -> dict[str, np.ndarray]:
-    """The three regressions for a batch; arrays "b r n" (or "b 1 o"), one result per b."""
-    low, high, gauss = (a.reshape(len(a), -1) for a in onsets)
-    n = np.tile(n, low.shape[1] // len(n))
-    power, offset = fit_power(n, low, high), fit_offset(n, low, high)
-    after = high > gauss
-    excess = fit_power(
-        n,
-        np.where(after, np.maximum(low - gauss, 0.0), np.nan),
-        np.where(after, high - gauss, np.nan),
-    )
-    return {
-        "tau_mem_slope": power.slope,
-        "tau_mem_scatter": power.scatter,
-        "tau_mem_offset": offset.offset,
-        "tau_mem_rate": offset.rate,
-        "tau_mem_minus_gauss_slope": excess.slope,
-    }
-
-
-def _resamples(onsets: Replicates, cube: xr.Dataset, hits: np.ndarray | None) -> Replicates:
-    """Onsets of resampled replicates and samples: arrays "b r n"."""
+        onsets = Replicates(*(a[known] for a in onsets))
+        hits = None if hits is None else hits[known]
     count = len(onsets.low)
-    rng = np.random.default_rng([2, count, RESAMPLES])
-    picked = rng.integers(count, size=(RESAMPLES, count))
-    low, high, gauss = (a[picked] for a in onsets)
-    if hits is None:
-        return Replicates(low, high, gauss)
-    time, samples = cube["kimg"].values.astype(float), hits.shape[-1]
-    for replicate in range(count):
-        slots = picked == replicate
-        weights = rng.multinomial(samples, np.full(samples, 1 / samples), size=slots.sum())
-        # A snapshot without samples is NaN in every one: the sum keeps it NaN.
-        share = np.moveaxis(hits[replicate] @ (weights.T / samples), -1, 0)
-        low[slots], high[slots] = onset.onset(share, time, ONSET_LEVEL)
-    return Replicates(low, high, gauss)
+    single = {k: v[:, 0] for k, v in laws(n, onsets, np.eye(count))[0].items()}
+    if known.sum() >= MIN_REPLICATES:
+        time = cube["kimg"].values.astype(float)
+        extra = sample_variance(n, resampled(onsets, time, hits))
+        fits = {k: [float(x[0]) for x in v] for k, v in intervals(n, onsets, extra).items()}
+    else:
+        whole = laws(n, onsets, np.ones((1, count)))[0]
+        fits = {k: [float(v[0, 0]), *_range(single[k])] for k, v in whole.items()}
+    admitted = admitted_slopes(np.tile(n, count), np.ravel(onsets.low), np.ravel(onsets.high))
+    between = _between(onsets, single["tau_mem_slope"])
+    return _described(fits) | between | _admitted(admitted) | counts
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """Percentile interval; NaN where more than a tenth of the resamples identify nothing."""
-    if np.isnan(values).mean() > 0.1:
-        return np.nan, np.nan
-    return tuple(float(end) for end in percentile_interval(values))
+def _between(onsets: Replicates, slope: Float[np.ndarray, " r"]) -> dict[str, tuple]:
+    """Standard deviations of the single replicates' slopes: between seeds, draws, and the rest."""
+    table = np.full((onsets.seed.max() + 1, onsets.draw.max() + 1), np.nan)
+    table[onsets.seed, onsets.draw] = slope
+    found = components(table)
+    out = {}
+    for source, text in (
+        ("seed", "between seeds"),
+        ("draw", "between draws"),
+        ("residual", "left when seeds and draws are accounted for"),
+    ):
+        what = f"standard deviation of the slope of log tau_mem in log n_train {text}"
+        what += " (with one level of the other factor: of both together with the rest)"
+        for end in ("", "_low", "_high"):
+            value = np.sqrt(getattr(found, source + end))
+            of = f"{end[1:]} end of the 95 % interval of: " if end else ""
+            attrs = {"long_name": f"{of}{what}", "units": "1"}
+            out[f"tau_mem_slope_{source}_sd{end}"] = (float(value), attrs)
+    return out
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
@@ -179,16 +148,15 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return (float(known.min()), float(known.max())) if known.size else (np.nan, np.nan)
 
 
-def _described(estimate: dict, spread: dict) -> dict[str, tuple]:
+def _described(fits: dict[str, list[float]]) -> dict[str, tuple]:
     """Estimates and interval ends with long_name and units; success beside each slope."""
     out = {}
     for name, (long_name, units) in LABELS.items():
-        value = float(estimate[name][0])
+        value, low, high = fits[name]
         ends = f"{long_name}, %s end of the 95 %% interval (or of the range over replicates)"
         out[name] = (value, {"long_name": long_name, "units": units})
-        low, high = spread[name]
-        out[f"{name}_low"] = (float(low), {"long_name": ends % "lower", "units": units})
-        out[f"{name}_high"] = (float(high), {"long_name": ends % "upper", "units": units})
+        out[f"{name}_low"] = (low, {"long_name": ends % "lower", "units": units})
+        out[f"{name}_high"] = (high, {"long_name": ends % "upper", "units": units})
         out[f"{name}_success"] = (
             np.int8(np.isfinite(value)),
             {
@@ -211,27 +179,19 @@ def _admitted(ends: tuple[float, float]) -> dict[str, tuple]:
     }
 
 
-def _counts(onsets: Replicates, replicates: int, resampled: bool) -> dict[str, tuple]:
+def _counts(onsets: Replicates, known: np.ndarray) -> dict[str, tuple]:
     """How much data the regressions had."""
     inside = ((onsets.low > 0) & np.isfinite(onsets.high)).any(axis=0).sum()
-    return {
-        "onset_replicates": (
-            replicates,
-            {"long_name": "(seed, draw) replicates with an onset time", "units": "1"},
-        ),
-        "onset_inside": (
-            int(inside),
-            {
-                "long_name": "number of n_train whose onset lies between two snapshots",
-                "units": "1",
-            },
-        ),
+    is_range = np.int8(known.sum() < MIN_REPLICATES)
+    texts = {
+        "onset_replicates": (known.sum(), "(seed, draw) replicates with an onset time"),
+        "onset_seeds": (len(set(onsets.seed[known])), "number of seeds among the replicates"),
+        "onset_draws": (len(set(onsets.draw[known])), "number of draws among the replicates"),
+        "onset_inside": (inside, "number of n_train whose onset lies between two snapshots"),
         "onset_is_range": (
-            np.int8(not resampled),
-            {
-                "long_name": f"1 where the ends are the range over fewer than {MIN_REPLICATES} "
-                "replicates instead of a 95 % interval",
-                "units": "1",
-            },
+            is_range,
+            f"1 where the ends are the range over fewer than {MIN_REPLICATES} replicates instead "
+            "of a 95 % interval",
         ),
     }
+    return {k: (v, {"long_name": text, "units": "1"}) for k, (v, text) in texts.items()}

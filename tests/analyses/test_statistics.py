@@ -147,19 +147,6 @@ def test_censoring_does_not_bias_the_slope():
     assert np.nanmean(fit.slope) == pytest.approx(0.9, abs=0.03)
 
 
-def test_the_bootstrap_over_replicates_covers_the_true_slope():
-    rng = np.random.default_rng(6)
-    n, replicates, covered = np.array([16.0, 32, 64, 128]), 8, []
-    for _ in range(60):
-        tau = np.exp(1 + 0.9 * np.log(n) + 0.3 * rng.standard_normal((replicates, len(n))))
-        low, high = between_snapshots(tau)
-        picked = rng.integers(replicates, size=(200, replicates))
-        low, high = (a[picked].reshape(200, -1) for a in (low, high))
-        ends = percentile_interval(fit_power(np.tile(n, replicates), low, high).slope)
-        covered.append(ends[0] < 0.9 < ends[1])
-    assert np.mean(covered) >= 0.83  # a percentile bootstrap of 8 is a little narrow
-
-
 def test_a_slope_that_the_intervals_do_not_fix_is_a_failure_and_not_a_number():
     n = np.array([16.0, 32, 64])
     unreached = fit_power(n, np.full((1, 3), 384.0), np.full((1, 3), np.inf))
