@@ -18,11 +18,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from analyses.cross_split import cross_split_mse
 from analyses.estimates import mean_se, root_mean_se
 from analyses.labels import Label, dataset
 from analyses.memorization import nearest_two
 from analyses.moments import Moments
-from analyses.oracles import kappa
 from analyses.relations import RELATIONS
 from analyses.specimen import Subset
 from analyses.statistics import RESAMPLES, percentile_interval, wilson
@@ -183,22 +183,13 @@ def output_distance(a: Float[Tensor, "k i d"], b: Float[Tensor, "k i d"]) -> dic
 def predicted_mse(
     pool: Moments, n: int, sigma: float, y: Float[Tensor, "i d"]
 ) -> Float[Tensor, " i"]:
-    r"""E|D_A(y) - D_B(y)|^2 / d of the Gaussian denoisers of two independent sets of n points.
+    """E|D_A(y) - D_B(y)|^2 / d of the Gaussian denoisers of two independent sets of n points.
 
-    With :math:`\lambda_k` and :math:`y_k` of the pool, :math:`\kappa` and :math:`df_2 = \sum
-    \lambda_k^2/(\lambda_k+\kappa)^2`, the leading order is :math:`\frac{2\kappa^2}{n - df_2}
-    ((1 + \sum \frac{y_k^2\lambda_k}{(\lambda_k+\kappa)^2}) \sum
-    \frac{\lambda_k}{(\lambda_k+\kappa)^2} + \sum
-    \frac{y_k^2\lambda_k^2}{(\lambda_k+\kappa)^4})` (arXiv:2602.02908); its 1 is the error of the
-    two means, which are estimated as well: at large noise it is a third of the whole. NaN where
-    n is not above df_2.
+    See `analyses.cross_split`; each estimates its own mean too.
     """
-    lam, k = pool.eigenvalues, kappa(pool.eigenvalues, n, sigma)
-    square = ((y - pool.mean) @ pool.basis).square()
-    gain = lam / (lam + k) ** 2
-    rest = n - (gain * lam).sum()
-    shape = (1 + square @ gain) * gain.sum() + square @ gain.square()
-    return 2 * k**2 * shape / torch.where(rest > 0, rest, torch.nan) / pool.dim
+    coordinates = (y - pool.mean) @ pool.basis
+    summed = cross_split_mse(pool.eigenvalues, n, sigma, coordinates, known_mean=False)
+    return summed / pool.dim
 
 
 def nearest_sample(
