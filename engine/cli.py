@@ -144,15 +144,42 @@ def gather(
 
 
 @app.command()
-def plot(path: PathArgument) -> None:
+def plot(
+    path: PathArgument,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(help="A figure of the paper, paper/1 to paper/30, or paper for all."),
+    ] = None,
+) -> None:
     """Draw the figures from the cube: PNG, PDF and the plotted numbers."""
     from engine.publish import plot_at
 
-    drawn, missing = _bad_input(lambda: plot_at(path))
+    drawn, missing = _bad_input(lambda: plot_at(path, figure or ()))
     for name in drawn:
         print(name)
     for name, reason in missing.items():
         Console(stderr=True).print(f"not drawn: {name}: {reason}", highlight=False, markup=False)
+
+
+@app.command()
+def laws(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(help="Folders of sweeps to judge; none: the closed-form laws, here."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Id of a closed-form check, e.g. T15.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Verdicts as a table.")] = False,
+) -> None:
+    """Check the closed-form laws on this machine, or judge the published laws by sweeps."""
+    from engine.laws import judge, self_check
+
+    if paths:
+        print(_bad_input(lambda: judge(paths, markdown=markdown)))
+        return
+    if not _bad_input(lambda: self_check(only or (), Console(width=160))):
+        raise typer.Exit(1)
 
 
 def _bad_input(call: Callable[[], Any]) -> Any:
