@@ -34,6 +34,11 @@ LONG_NAMES = {
     "pixel": "pixel, in CHW order",
     "mode": "principal component",
 }
+DENSITY = {
+    f"training.{option}"
+    for option in ("noise", "p_mean", "p_std", "sigma", "sigma_min", "sigma_max")
+}
+"""Options of the density of noise levels in training."""
 RAW_DIMS = ("sample", "image", "pair", "mode", "pixel")
 """Arrays of a subset with one of these dims are stored once per subset, not per cell."""
 
@@ -241,12 +246,13 @@ def _network_sizes(sweep: Sweep, facts: Mapping[str, Any]) -> tuple[xr.DataArray
 
 def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]) -> None:
     """Derived coordinates: size of the network, epochs, images seen, d, exposure of each sigma."""
-    batch = facts["training"]["batch"]
+    full = facts["training"].get("sampling") == "full"
     sizes, forward = _network_sizes(sweep, facts)
     kimg, n_train = np.array(sweep.kimg), np.array(sweep.axes["n_train"])
     d = math.prod(facts["data"]["shape"])
-    images = np.ceil(np.round(kimg * 1000, 6) / batch) * batch
-    seen = xr.DataArray(images, dims="kimg")
+    batch = xr.DataArray(n_train, dims="n_train") if full else facts["training"]["batch"]
+    images = xr.DataArray(np.round(kimg * 1000, 6), dims="kimg")
+    seen = np.ceil(images / batch) * batch
     added = {
         "n_params": (sizes, "parameters of the backbone", "1"),
         "flops": (3 * forward * seen, "training compute, 3 forwards an image", "FLOP"),
@@ -274,7 +280,7 @@ def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]
             added.pop(name)
     for name, (array, long_name, units) in added.items():
         dataset.coords[name] = array.assign_attrs(long_name=long_name, units=units)
-    if "sigma" not in dataset.coords or {"training.p_mean", "training.p_std"} & {*sweep.axes}:
+    if "sigma" not in dataset.coords or DENSITY & {*sweep.axes}:
         return  # then the exposure differs from trial to trial
     dataset["exposure"] = (
         "sigma",
@@ -284,9 +290,14 @@ def _add_coordinates(dataset: xr.Dataset, sweep: Sweep, facts: Mapping[str, Any]
 
 
 def _exposure(sigmas: Iterable[float], training: Mapping[str, Any]) -> list[float]:
-    """P(|ln s - ln sigma| < ln(2)/2) for ln s ~ N(p_mean, p_std^2)."""
+    """P(|ln s - ln sigma| < ln(2)/2) under the density that training draws its levels s from."""
 
     def below(x: float) -> float:
+        if training.get("noise") == "fixed":
+            return float(x >= math.log(training["sigma"]))
+        if training.get("noise") == "loguniform":
+            low, high = (math.log(training[end]) for end in ("sigma_min", "sigma_max"))
+            return min(max((x - low) / (high - low), 0.0), 1.0)
         return 0.5 * (1 + math.erf((x - training["p_mean"]) / training["p_std"] / math.sqrt(2)))
 
     half = math.log(2) / 2

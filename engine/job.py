@@ -13,7 +13,7 @@ from engine.resolve import Facts, config_of
 from engine.spec import Sweep
 from engine.store import Store
 from trainables.datasets.data import Data
-from trainables.denoiser import EDM
+from trainables.denoiser import Denoiser
 from trainables.train import TrainConfig, build_denoiser
 
 
@@ -36,7 +36,7 @@ class Job:
         """Training options of a trial."""
         return config_of(self.sweep, trial)
 
-    def denoiser(self, trial: Trial, device: torch.device) -> EDM:
+    def denoiser(self, trial: Trial, device: torch.device) -> Denoiser:
         """The untrained denoiser of a trial, initialised by its seed."""
         return build_denoiser(
             self.sweep.backbone.name,

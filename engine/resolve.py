@@ -20,7 +20,7 @@ from analyses.registry import ANALYSES, PAIRS, Analysis
 from analyses.relations import RELATIONS
 from engine.grid import Trial, trials
 from engine.spec import SpecError, Sweep, canonical, digest, nearest
-from trainables.architectures import ARCHITECTURES, forward_flops, n_params
+from trainables.architectures import ARCHITECTURES, DENOISERS, forward_flops, n_params
 from trainables.datasets import DATASETS
 from trainables.datasets.data import Data
 from trainables.datasets.data import load as load_data
@@ -266,7 +266,10 @@ def _pair(
 
 
 def config_of(sweep: Sweep, trial: Trial | None = None) -> TrainConfig:
-    """The training options of a trial (of the sweep, with the first value of each swept one)."""
+    """The training options of a trial (of the sweep, with the first value of each swept one).
+
+    A batch of every training point (`sampling: full`) is as large as the trial's training set.
+    """
     swept = (
         trial.options("training")
         if trial
@@ -276,7 +279,11 @@ def config_of(sweep: Sweep, trial: Trial | None = None) -> TrainConfig:
             if a.startswith("training.")
         }
     )
-    return TrainConfig(**{**sweep.training, **swept})
+    options = {**sweep.training, **swept}
+    if options.get("sampling") == "full":
+        n_train = trial["n_train"] if trial else sweep.axes["n_train"][0]
+        options = {"batch": n_train, **options}
+    return TrainConfig(**options)
 
 
 def _training(sweep: Sweep, origin: str) -> dict[str, Any]:
@@ -289,17 +296,31 @@ def _training(sweep: Sweep, origin: str) -> dict[str, Any]:
                 f" allowed: {', '.join(fields)}"
             )
     configs = []
-    for trial in {tuple(t.options("training").items()): t for t in trials(sweep)}.values():
+    distinct = {(t["n_train"], *t.options("training").items()): t for t in trials(sweep)}
+    for trial in distinct.values():
         try:
             configs.append(config_of(sweep, trial))
         except (ValueError, TypeError) as error:
             raise SpecError(f"{origin}: training: {error}") from None
+        if configs[-1].sampling == "full" and configs[-1].batch != trial["n_train"]:
+            raise SpecError(
+                f"{origin}: training.batch: {configs[-1].batch} is not the full batch of"
+                f" axes.n_train {trial['n_train']}; leave it out: with training.sampling full it"
+                " is the training set's size"
+            )
     for config in configs:
         _check_training(sweep, config, origin)
-    return dataclasses.asdict(configs[0])
+    options = dataclasses.asdict(configs[0])
+    # A full batch is no option of the sweep: it follows n_train.
+    return options | ({"batch": None} if configs[0].sampling == "full" else {})
 
 
 def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
+    if sweep.backbone.name in DENOISERS and config.preconditioning != "none":
+        raise SpecError(
+            f"{origin}: training.preconditioning: {config.preconditioning!r} does not fit backbone"
+            f" {sweep.backbone.name!r}, which is a denoiser itself; wanted 'none'"
+        )
     steps = [steps_at(kimg, config.batch) for kimg in sweep.kimg]
     pairs = zip(pairwise(steps), pairwise(sweep.kimg), strict=True)
     for (a, b), (low, high) in pairs:
@@ -316,6 +337,13 @@ def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
 
 
 def _check_sizes(sweep: Sweep, data: DataFacts, origin: str) -> None:
+    copies = sweep.data.options.get("copies", 1)
+    odd = [n for n in sweep.axes["n_train"] if n % copies]
+    if odd:
+        raise SpecError(
+            f"{origin}: axes.n_train: {odd[0]} is no multiple of data.copies {copies}; n_train"
+            " counts copies"
+        )
     largest = max(sweep.axes["n_train"])
     splits = sweep.axes["split"]
     if largest * len(splits) > data.n_pool:

@@ -14,8 +14,7 @@ from engine.grid import Cell, Trial, moment
 from engine.job import Job, training_points, use_threads
 from engine.store import checkpoint_path, snapshot_path
 from trainables.datasets.data import Data
-from trainables.denoiser import EDM, loss
-from trainables.noise import lognormal
+from trainables.denoiser import Denoiser, loss
 from trainables.streams import stream
 from trainables.train import Snapshot, TrainConfig, Training, steps_at, train
 
@@ -181,6 +180,7 @@ def _train(
         wrap=wrap,
         rank=rank,
         world=world,
+        width=trial["width"],
     )
     probe = job.denoiser(trial, device)
     ledger.start()
@@ -209,11 +209,11 @@ class Heldout:
         generator = stream("probe", "heldout_stream_loss")
         z = torch.randn(len(points), generator=generator, dtype=torch.float64)
         eps = torch.randn(points.shape, generator=generator, dtype=torch.float64)
-        self.sigma = lognormal(z, config.p_mean, config.p_std).to(device, dtype)
+        self.sigma = config.noise_levels(z).to(device, dtype)
         self.points, self.eps = points.to(device, dtype), eps.to(device, dtype)
 
     @torch.inference_mode()
-    def loss(self, denoiser: EDM, weights: Mapping[str, torch.Tensor]) -> float:
+    def loss(self, denoiser: Denoiser, weights: Mapping[str, torch.Tensor]) -> float:
         """Weighted denoising loss per pixel, mean over held-out points."""
         denoiser.load_state_dict({k: v.to(self.points.device) for k, v in weights.items()})
         each = loss(denoiser, self.points, self.sigma, self.eps)

@@ -3,8 +3,16 @@
 import math
 from dataclasses import dataclass, fields
 
+from jaxtyping import Float
+from torch import Tensor
+
+from trainables import noise as densities
 from trainables.denoiser import PRECONDITIONINGS
 from trainables.registry import is_int, lookup, require
+
+Number = int | float
+OPTIMIZERS = ("adam", "sgd")
+SAMPLINGS = ("replacement", "full")
 
 
 @dataclass(frozen=True)
@@ -12,39 +20,112 @@ class TrainConfig:
     """How one training runs; nothing in it depends on when the training ends."""
 
     batch: int = 512
-    """Images per step, drawn with replacement. A whole number of at least 2."""
-    lr: int | float = 4e-3
-    """Learning rate of Adam after the warm-up. Above 0."""
-    warmup_kimg: int | float = 10.0
+    """Images per step. A whole number of at least 2."""
+    lr: Number = 4e-3
+    """Learning rate of the optimiser after the warm-up (see `rate`). Above 0."""
+    warmup_kimg: Number = 10.0
     """Training time over which the learning rate rises linearly from 0, in thousands of images."""
     preconditioning: str = "edm"
     """How the backbone becomes a denoiser: a name in `PRECONDITIONINGS`."""
-    p_mean: int | float = -1.2
-    """Mean of ln(sigma) in training."""
-    p_std: int | float = 1.2
-    """Standard deviation of ln(sigma) in training. Above 0."""
-    ema_halflife_kimg: int | float = 500.0
+    p_mean: Number = -1.2
+    """Mean of ln(sigma) in training, of the density "lognormal"."""
+    p_std: Number = 1.2
+    """Standard deviation of ln(sigma) in training, of the density "lognormal". Above 0."""
+    ema_halflife_kimg: Number = 500.0
     """Largest half-life of the weights' moving average, in thousands of images; 0 = no average."""
-    ema_rampup: int | float = 0.05
+    ema_rampup: Number = 0.05
     """The half-life is at most this share of the images seen so far. In (0, 1]."""
-    sigma_data: int | float | None = None
+    sigma_data: Number | None = None
     """Standard deviation of the pixels that the preconditioning assumes; None = as measured."""
+    noise: str = "lognormal"
+    """Density of the noise level in training: a name in `trainables.noise.DENSITIES`."""
+    sigma_min: Number = 0.02
+    """Lowest noise level of the density "loguniform". Above 0, below `sigma_max`."""
+    sigma_max: Number = 100.0
+    """Highest noise level of the density "loguniform"."""
+    sigma: Number | None = None
+    """The one noise level of the density "fixed". Above 0."""
+    noise_draws: int | None = None
+    """Draws of level and noise that exist per training image, at least 1; None = always new."""
+    optimizer: str = "adam"
+    """"adam" (betas .9, .999) or "sgd" (heavy ball)."""
+    momentum: Number = 0.95
+    """Share of the last step that "sgd" repeats. In [0, 1)."""
+    sampling: str = "replacement"
+    """"replacement" = a batch is drawn with replacement, "full" = every step sees every image."""
+    lr_width: int | None = None
+    """Width at which the rate is `lr`, going as 1/width elsewhere; None = one rate for all."""
 
     def __post_init__(self) -> None:
         """ValueError names the field, its value and what is allowed."""
-        owner = "TrainConfig"
         lookup("preconditioning", self.preconditioning, PRECONDITIONINGS)
-        require(is_int(self.batch, 2), owner, "batch", self.batch, "a whole number of at least 2")
-        numbers = [f.name for f in fields(self) if f.name not in ("batch", "preconditioning")]
-        for name in numbers:
+        lookup("noise", self.noise, densities.DENSITIES)
+        lookup("optimizer", self.optimizer, dict.fromkeys(OPTIMIZERS))
+        lookup("sampling", self.sampling, dict.fromkeys(SAMPLINGS))
+        self._require(is_int(self.batch, 2), "batch", "a whole number of at least 2")
+        for name in ("noise_draws", "lr_width"):
             value = getattr(self, name)
-            if name == "sigma_data" and value is None:
-                continue
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            require(number and math.isfinite(value), owner, name, value, "a finite number")
-        for name in ("lr", "p_std", "ema_rampup", *(["sigma_data"] if self.sigma_data else [])):
-            require(getattr(self, name) > 0, owner, name, getattr(self, name), "above 0")
+            self._require(value is None or is_int(value, 1), name, "a whole number of at least 1")
+        self._check_numbers()
+        self._check_owners()
+
+    def _require(self, condition: bool, name: str, allowed: str) -> None:
+        require(condition, "TrainConfig", name, getattr(self, name), allowed)
+
+    def _check_numbers(self) -> None:
+        optional = ("sigma_data", "sigma")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, float) or field.name in ("lr", *optional):
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                missing = value is None and field.name in optional
+                finite = missing or (number and math.isfinite(value))
+                self._require(finite, field.name, "a finite number")
+        for name in ("lr", "p_std", "ema_rampup", "sigma_min", *optional):
+            value = getattr(self, name)
+            self._require(value is None or value > 0, name, "above 0")
         for name in ("warmup_kimg", "ema_halflife_kimg"):
-            require(getattr(self, name) >= 0, owner, name, getattr(self, name), "at least 0")
-        require(self.ema_rampup <= 1, owner, "ema_rampup", self.ema_rampup, "in (0, 1]")
-        require(self.sigma_data != 0, owner, "sigma_data", self.sigma_data, "above 0")
+            self._require(getattr(self, name) >= 0, name, "at least 0")
+        self._require(self.ema_rampup <= 1, "ema_rampup", "in (0, 1]")
+        self._require(0 <= self.momentum < 1, "momentum", "in [0, 1)")
+        below = f"below `sigma_max` {self.sigma_max!r}"
+        self._require(self.sigma_min < self.sigma_max, "sigma_min", below)
+
+    def _check_owners(self) -> None:
+        """A field that would not be read is an error: its value would be a label for nothing."""
+        owners = {
+            option: ("noise", density)
+            for density in densities.DENSITIES
+            for option in densities.options(density)
+        }
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, (choice, owner) in {**owners, "momentum": ("optimizer", "sgd")}.items():
+            idle = getattr(self, choice) != owner
+            allowed = f"{defaults[name]!r} unless `{choice}` is {owner!r}"
+            self._require(not idle or getattr(self, name) == defaults[name], name, allowed)
+        given = self.noise != "fixed" or self.sigma is not None
+        self._require(given, "sigma", "a number above 0 where `noise` is 'fixed'")
+
+    def rate(self, width: int | None = None) -> float:
+        """The learning rate after the warm-up: `lr`, or lr x lr_width / width.
+
+        Adam moves every weight by about the rate, so that what a layer computes moves by about
+        rate x width: a rate that goes as 1/width makes widths comparable. Raises ValueError if
+        `lr_width` is set and `width` is not given.
+
+        >>> TrainConfig(lr=4e-3, lr_width=256).rate(512)
+        0.002
+        """
+        if self.lr_width is None:
+            return float(self.lr)
+        if width is None:
+            raise ValueError(
+                f"TrainConfig: with `lr_width` {self.lr_width} the rate depends on the width: "
+                "give it, as in train(..., width=256)."
+            )
+        return self.lr * self.lr_width / width
+
+    def noise_levels(self, normals: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The noise levels of the training's density from standard normals, in pixel units."""
+        given = {name: getattr(self, name) for name in densities.options(self.noise)}
+        return densities.DENSITIES[self.noise](normals, **given)

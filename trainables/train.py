@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trainables import architectures, ema, noise
+from trainables import architectures, ema, optimizers
+from trainables.batches import Batches
 from trainables.config import TrainConfig
-from trainables.denoiser import EDM, PRECONDITIONINGS, loss
+from trainables.denoiser import PRECONDITIONINGS, Denoiser, loss
 from trainables.registry import lookup
-from trainables.streams import seed_of, stream
+from trainables.streams import seed_of
 
 CHECK_EVERY = 50  # steps between looks at the loss: each look waits for the device
 
@@ -62,13 +63,20 @@ def build_denoiser(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
-) -> EDM:
+) -> Denoiser:
     """An untrained denoiser whose weights depend on `seed` and the architecture alone.
 
     `sigma_data` is the data's measured one; the config's takes its place if it is not None. The
     weights are drawn in float32 on the CPU and then cast; the global generator is left as it was.
+    Raises ValueError for a backbone that is a denoiser itself under another preconditioning than
+    "none".
     """
     precondition = lookup("preconditioning", config.preconditioning, PRECONDITIONINGS)
+    if backbone_name in architectures.DENOISERS and config.preconditioning != "none":
+        raise ValueError(
+            f"The backbone {backbone_name!r} is a denoiser itself: `preconditioning` must be "
+            f"'none', got {config.preconditioning!r}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("init", seed))
         backbone = architectures.build(backbone_name, width, shape, **options)
@@ -81,7 +89,7 @@ class Training:
 
     def __init__(
         self,
-        denoiser: EDM,
+        denoiser: Denoiser,
         images: Float[Tensor, "n c h w"],
         config: TrainConfig,
         *,
@@ -90,6 +98,7 @@ class Training:
         wrap: Callable[[nn.Module], nn.Module] | None = None,
         rank: int = 0,
         world: int = 1,
+        width: int | None = None,
     ) -> None:
         """`denoiser` is trained in place; see `train` for the arguments."""
         if config.batch % world or not 0 <= rank < world:
@@ -103,14 +112,13 @@ class Training:
             raise ValueError(f"A backbone may keep no state but parameters, got {sorted(extra)}.")
         first = next(iter(self.raw.values()))
         self.device, self.dtype = first.device, first.dtype
-        self.images = images.to(device=self.device, dtype=self.dtype)
-        self.denoiser, self.config, self.seed, self.draw = denoiser, config, seed, draw
+        share = slice(rank * config.batch // world, (rank + 1) * config.batch // world)
+        images = images.to(device=self.device, dtype=self.dtype)
+        self.batches = Batches(images, config, seed=seed, draw=draw, share=share)
+        self.config, self.rate = config, config.rate(width)
         self.module = wrap(denoiser) if wrap else denoiser
-        self.share = slice(rank * config.batch // world, (rank + 1) * config.batch // world)
         self.ema = {name: p.detach().clone() for name, p in self.raw.items()}
-        self.adam = torch.optim.Adam(
-            denoiser.parameters(), lr=config.lr, fused=self.device.type in ("cpu", "cuda")
-        )
+        self.optimizer = optimizers.build(config, denoiser.parameters(), self.device)
         self.step = 0
         self._weights = [p.detach() for p in self.raw.values()]
         self._averages = list(self.ema.values())
@@ -126,35 +134,19 @@ class Training:
         """Moving average of this worker's weighted loss per pixel; nan before the first step."""
         return self._loss.item() if self.step else math.nan
 
-    def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """This worker's images, noise levels and noise of the next step.
-
-        Every worker draws the whole batch and takes its slice, on the CPU: the numbers depend on
-        neither the number of workers nor the device.
-        """
-        n, shape = self.config.batch, self.images.shape[1:]
-        chosen = stream("batch", self.seed, self.draw, self.step)
-        index = torch.randint(len(self.images), (n,), generator=chosen)[self.share]
-        noises = stream("noise", self.seed, self.step)
-        normals = torch.randn(n, dtype=self.dtype, generator=noises)[self.share]
-        eps = torch.randn(n, *shape, dtype=self.dtype, generator=noises)[self.share]
-        sigma = noise.lognormal(normals, self.config.p_mean, self.config.p_std)
-        x = self.images.index_select(0, index.to(self.device))
-        return x, sigma.to(self.device), eps.to(self.device)
-
     def advance(self) -> None:
         """One step. Raises FloatingPointError if a recent loss was not finite."""
-        x, sigma, eps = self._draw()
+        x, sigma, eps = self.batches(self.step)
         value = loss(self.module, x, sigma, eps).mean()
-        self.adam.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         for p in self.raw.values():
             if p.grad is not None:
                 torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
         # The ramp counts the step's own images: a first step at rate 0 would only be lost.
         ramp = (self.images_seen + self.config.batch) / max(1000 * self.config.warmup_kimg, 1)
-        self.adam.param_groups[0]["lr"] = self.config.lr * min(ramp, 1.0)
-        self.adam.step()
+        self.optimizer.param_groups[0]["lr"] = self.rate * min(ramp, 1.0)
+        self.optimizer.step()
         self._average(value.detach() / x[0].numel())
         self.step += 1
         if self.step % CHECK_EVERY == 0:
@@ -174,7 +166,7 @@ class Training:
             kimg = self.images_seen / 1000
             raise FloatingPointError(
                 f"The training loss is not finite at step {self.step} ({kimg:g} kimg) "
-                f"or in the {CHECK_EVERY} steps before: lower `lr` {self.config.lr:g}?"
+                f"or in the {CHECK_EVERY} steps before: lower `lr` {self.rate:g}?"
             )
 
     def state(self) -> dict[str, Tensor]:
@@ -185,15 +177,18 @@ class Training:
         tensors = {f"raw.{name}": p for name, p in self.raw.items()}
         tensors |= {f"ema.{name}": p for name, p in self.ema.items()}
         for name, p in self.raw.items():
-            for moment in ("exp_avg", "exp_avg_sq"):
-                value = self.adam.state[p][moment] if self.step else torch.zeros_like(p)
-                tensors[f"adam.{moment}.{name}"] = value
+            for moment in optimizers.moments(self.config):
+                value = self.optimizer.state[p][moment] if self.step else torch.zeros_like(p)
+                tensors[f"{self.config.optimizer}.{moment}.{name}"] = value
         tensors |= {"step": torch.tensor(self.step), "stream_loss": self._loss}
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue where `state` was taken. ValueError if it belongs to another denoiser."""
+        """Continue where `state` was taken.
+
+        ValueError if it belongs to another denoiser or optimiser.
+        """
         mine = {name: tensor.shape for name, tensor in self.state().items()}
         theirs = {name: tensor.shape for name, tensor in state.items()}
         if mine != theirs:
@@ -205,11 +200,13 @@ class Training:
             p.copy_(state[f"raw.{name}"])
             self.ema[name].copy_(state[f"ema.{name}"])
             if self.step:
-                self.adam.state[p] = {
-                    "step": torch.tensor(float(self.step), device=self.device),
-                    "exp_avg": state[f"adam.exp_avg.{name}"].to(p, copy=True),
-                    "exp_avg_sq": state[f"adam.exp_avg_sq.{name}"].to(p, copy=True),
+                self.optimizer.state[p] = {
+                    moment: state[f"{self.config.optimizer}.{moment}.{name}"].to(p, copy=True)
+                    for moment in optimizers.moments(self.config)
                 }
+                if self.config.optimizer == "adam":
+                    count = torch.tensor(float(self.step), device=self.device)
+                    self.optimizer.state[p]["step"] = count
 
     def snapshot(self, kimg: int | float) -> Snapshot:
         """The weights now, called the snapshot at `kimg`."""
@@ -222,7 +219,7 @@ class Training:
 
 
 def train(
-    denoiser: EDM,
+    denoiser: Denoiser,
     images: Float[Tensor, "n c h w"],
     config: TrainConfig,
     kimg: Sequence[int | float],
@@ -234,6 +231,7 @@ def train(
     wrap: Callable[[nn.Module], nn.Module] | None = None,
     rank: int = 0,
     world: int = 1,
+    width: int | None = None,
 ) -> Iterator[Snapshot]:
     """Train `denoiser` in place on `images` and yield a snapshot at each time in `kimg`.
 
@@ -241,6 +239,7 @@ def train(
     With the `state` of an earlier training the rest is done: times before it are left out, its
     own time is yielded at once. `on_step` is called after every step: the place to checkpoint.
     `wrap` makes the module data-parallel; each of `world` ranks takes its slice of every batch.
+    `width` is the backbone's, which a config with `lr_width` needs for its rate.
     Raises ValueError at the call, FloatingPointError while training if the loss is not finite.
     """
     times = [(k, steps_at(k, config.batch)) for k in kimg]
@@ -248,7 +247,15 @@ def train(
     if steps != sorted(set(steps)) or any(k < 0 for k in kimg):
         raise ValueError(f"`kimg` must increase by at least a batch each, got {list(kimg)}.")
     training = Training(
-        denoiser, images, config, seed=seed, draw=draw, wrap=wrap, rank=rank, world=world
+        denoiser,
+        images,
+        config,
+        seed=seed,
+        draw=draw,
+        wrap=wrap,
+        rank=rank,
+        world=world,
+        width=width,
     )
     if state is not None:
         training.load_state(state)

@@ -53,6 +53,10 @@ BAD = [
         {"analyses": {"memorization": {"threshold": -9}}},
         "analyses.memorization.threshold: wanted a positive",
     ),
+    (
+        {"backbone": {"name": "gmm"}},
+        "training.preconditioning: 'edm' does not fit backbone 'gmm'",
+    ),
     ({"kimg": [4, 2]}, "kimg: must increase, got [4, 2]"),
     ({"kimg": [1, 1.01]}, "kimg: 1 and 1.01 fall on the same step 8 at training.batch 128"),
     (

@@ -393,3 +393,43 @@ def test_an_option_that_did_not_exist_when_the_trials_were_stored_changes_nothin
     assert prepared(explicit, tmp_path).survey().is_finished
     with pytest.raises(SpecError, match=r"training.ema_rampup: stored 0.05, now 0.1"):
         prepared({**tiny, "training": {**tiny["training"], "ema_rampup": 0.1}}, tmp_path)
+
+
+def test_a_full_batch_is_the_training_set_of_each_trial(tiny, tmp_path):
+    mapping = {**tiny, "training": {"sampling": "full", "warmup_kimg": 0}, "kimg": [0.1, 0.2]}
+    ready = prepared({**mapping, "analyses": {"generalization": {}}}, tmp_path)
+    batches = {t["n_train"]: job_of(ready).config(t).batch for t in ready.survey().trials}
+    assert batches == {8: 8, 16: 16}
+    compute(ready)
+    cube = cube_of(ready)
+    # 0.1 kimg are 13 steps of 8 images, 7 of 16.
+    assert cube["images_seen"].sel(kimg=0.1, n_train=8) == 104
+    assert cube["images_seen"].sel(kimg=0.1, n_train=16) == 112
+    assert cube["epochs"].sel(kimg=0.1, n_train=8) == 13
+    with pytest.raises(SpecError, match=r"training.batch: 128 is not the full batch"):
+        prepared({**mapping, "training": {"sampling": "full", "batch": 128}}, tmp_path / "other")
+
+
+def test_copies_of_training_points_fill_whole_training_sets(tiny, tmp_path):
+    data = {**tiny["data"], "copies": 8}
+    with pytest.raises(SpecError, match=r"n_train: 12 is no multiple of data.copies 8"):
+        prepared({**tiny, "data": data, "axes": {"width": [64], "n_train": [12]}}, tmp_path)
+    ready = prepared({**tiny, "data": data}, tmp_path)
+    points = load(ready.sweep, "tiny.yaml").subset(16)
+    assert len(np.unique(points.reshape(16, -1), axis=0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("training", "share"),
+    [
+        ({"noise": "loguniform", "sigma_min": 0.1, "sigma_max": 1.6}, 0.25),
+        ({"noise": "fixed", "sigma": 0.2}, 1.0),
+        ({"noise": "fixed", "sigma": 1.0}, 0.0),
+    ],
+)
+def test_the_exposure_is_that_of_the_density_trained_with(tiny, tmp_path, training, share):
+    grid = {"axes": {"width": [64], "n_train": [8]}, "kimg": [1]}
+    options = {"training": {**tiny["training"], **training}, "analyses": {"generalization": {}}}
+    ready = prepared({**tiny, **grid, **options}, tmp_path)
+    compute(ready)
+    assert cube_of(ready)["exposure"].sel(sigma=0.2).item() == pytest.approx(share)

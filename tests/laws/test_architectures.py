@@ -3,11 +3,22 @@
 import pytest
 import torch
 
-from trainables.architectures import ARCHITECTURES, build, forward_flops, n_params
-from trainables.denoiser import EDM, PRECONDITIONINGS, loss
+from trainables.architectures import (
+    ARCHITECTURES,
+    DENOISERS,
+    build,
+    forward_flops,
+    n_params,
+)
+from trainables.denoiser import PRECONDITIONINGS, loss
 
 SHAPE = (2, 4, 4)
-WIDTHS = (32, 36, 48, 64)
+D = 32  # pixels
+# A width is a rank for some: from d on it changes nothing, and past d/2 the two factors hold more
+# numbers than the one full matrix.
+WIDTH = {name: 8 if name == "linear" else 32 for name in ARCHITECTURES}
+WIDTHS = {name: (2, 4, 8, D) if name == "linear" else (32, 36, 48, 64) for name in ARCHITECTURES}
+LEVEL_BLIND = {"linear"}  # one map for all noise levels is what it is for
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -18,7 +29,14 @@ def name(request):
 @pytest.fixture
 def backbone(name):
     torch.manual_seed(0)
-    return build(name, 32, SHAPE)
+    return build(name, WIDTH[name], SHAPE)
+
+
+@pytest.fixture(params=[name for name in ARCHITECTURES if name not in DENOISERS])
+def untrained(request):
+    """A backbone that must start as the zero function: all but those that are denoisers."""
+    torch.manual_seed(0)
+    return build(request.param, WIDTH[request.param], SHAPE)
 
 
 @pytest.fixture
@@ -36,18 +54,38 @@ def inputs(n=5, dtype=torch.float32):
     return x, torch.linspace(-1.5, 1.1, n, dtype=dtype)
 
 
-def test_an_untrained_backbone_is_the_zero_function(backbone):
+def test_an_untrained_backbone_is_the_zero_function(untrained):
     x, c_noise = inputs()
-    assert torch.equal(backbone(x, c_noise), torch.zeros_like(x))
+    assert torch.equal(untrained(x, c_noise), torch.zeros_like(x))
 
 
-@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
-def test_an_untrained_denoiser_is_the_wiener_filter_of_white_data(backbone, preconditioning):
+def test_an_untrained_denoiser_is_the_wiener_filter_of_white_data(untrained):
     y, _ = inputs()
     for sigma in (0.002, 0.5, 80.0):
         wiener = y * 0.75**2 / (sigma**2 + 0.75**2)
-        out = PRECONDITIONINGS[preconditioning](backbone, 0.75)(y, sigma)
+        out = PRECONDITIONINGS["edm"](untrained, 0.75)(y, sigma)
         torch.testing.assert_close(out, wiener, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("preconditioning", "share"), [("ve", 1.0), ("vp", 1.0), ("none", 0.0)])
+def test_an_untrained_denoiser_without_edm_is_the_identity_or_black(
+    untrained, preconditioning, share
+):
+    y, _ = inputs()
+    for sigma in (0.002, 0.5, 80.0):
+        out = PRECONDITIONINGS[preconditioning](untrained, 0.75)(y, sigma)
+        assert torch.equal(out, share * y)
+
+
+@pytest.mark.parametrize("name", sorted(DENOISERS))
+def test_a_backbone_that_is_a_denoiser_leaves_a_noiseless_image_and_forgets_a_drowned_one(
+    name, backbone
+):
+    y, _ = inputs()
+    denoiser = PRECONDITIONINGS["none"](backbone, 0.75)
+    torch.testing.assert_close(denoiser(y, 1e-4), y, atol=1e-4, rtol=0)
+    far = denoiser(y, 1e4)
+    torch.testing.assert_close(far, far[:1].expand_as(far), atol=1e-2, rtol=0)
 
 
 def test_the_output_has_the_shape_and_type_of_the_input(stirred):
@@ -63,29 +101,31 @@ def test_images_of_a_batch_do_not_see_each_other(stirred):
     torch.testing.assert_close(stirred(x, c_noise)[1:3], stirred(x[1:3], c_noise[1:3]))
 
 
-def test_the_output_depends_on_the_noise_level(stirred):
+def test_the_output_depends_on_the_noise_level_unless_the_backbone_is_blind_to_it(name, stirred):
     x, c_noise = inputs()
-    assert not torch.allclose(stirred(x, c_noise), stirred(x, c_noise + 0.3))
+    same = torch.allclose(stirred(x, c_noise), stirred(x, c_noise + 0.3))
+    assert same == (name in LEVEL_BLIND)
 
 
-def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(stirred):
+def test_every_parameter_gets_a_finite_gradient_that_is_not_zero(name, stirred):
     x, _ = inputs()
     sigma = torch.linspace(0.1, 2, len(x))
-    loss(EDM(stirred, 0.5), x, sigma, torch.randn_like(x)).mean().backward()
+    denoiser = PRECONDITIONINGS["none" if name in DENOISERS else "edm"](stirred, 0.5)
+    loss(denoiser, x, sigma, torch.randn_like(x)).mean().backward()
     for parameter, p in stirred.named_parameters():
         assert torch.isfinite(p.grad).all(), parameter
         assert p.grad.abs().max() > 0, parameter
 
 
 def test_capacity_and_cost_grow_with_width(name):
-    modules = [build(name, width, SHAPE) for width in WIDTHS]
+    modules = [build(name, width, SHAPE) for width in WIDTHS[name]]
     for sizes in ([n_params(m) for m in modules], [forward_flops(m, SHAPE) for m in modules]):
         assert sizes == sorted(set(sizes))
 
 
 def test_cost_is_known_without_computing(name, backbone):
     with torch.device("meta"):
-        ghost = build(name, 32, SHAPE)
+        ghost = build(name, WIDTH[name], SHAPE)
     assert forward_flops(ghost, SHAPE) == forward_flops(backbone, SHAPE) > n_params(backbone)
     assert n_params(ghost) == n_params(backbone)
 
@@ -95,7 +135,7 @@ def test_a_backbone_keeps_no_state_beside_its_parameters(backbone):
 
 
 def test_weights_survive_a_round_trip(name, stirred):
-    other = build(name, 32, SHAPE)
+    other = build(name, WIDTH[name], SHAPE)
     other.load_state_dict(stirred.state_dict())
     assert torch.equal(other(*inputs()), stirred(*inputs()))
 
@@ -104,7 +144,8 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(name):
     modules = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        modules.append(torch.cat([p.flatten() for p in build(name, 32, SHAPE).parameters()]))
+        weights = build(name, WIDTH[name], SHAPE).parameters()
+        modules.append(torch.cat([p.flatten() for p in weights]))
     assert torch.equal(modules[0], modules[1]) and not torch.equal(modules[0], modules[2])
 
 

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.datasets import digits, fashion_mnist, gaussian, idx, image_folder, mixture, npz
+from trainables.datasets import (
+    digits,
+    fashion_mnist,
+    gaussian,
+    idx,
+    image_folder,
+    mixture,
+    npz,
+    subspaces,
+)
 from trainables.datasets.data import area_weights, load
 
 BYTES = np.random.default_rng(0).integers(0, 256, (20, 4, 6), dtype=np.uint8)
@@ -177,7 +186,7 @@ def test_the_cosines_are_an_orthonormal_basis_with_the_constant_first(shape):
     np.testing.assert_allclose(basis[:, 0], len(basis) ** -0.5)
 
 
-@pytest.mark.parametrize("module", [gaussian, mixture])
+@pytest.mark.parametrize("module", [gaussian, mixture, subspaces])
 def test_more_synthetic_points_keep_the_first_ones(module):
     np.testing.assert_array_equal(module.load(n=9).points, module.load(n=30).points[:9])
     assert not np.array_equal(module.load(n=9).points, module.load(n=9, seed=1).points)
@@ -186,6 +195,36 @@ def test_more_synthetic_points_keep_the_first_ones(module):
 def test_a_mixture_without_spread_is_its_centres():
     points = mixture.load(dim=10, n=60, clusters=3, spread=0.0).points
     assert points.shape == (60, 1, 1, 10) and len(np.unique(points, axis=0)) == 3
+
+
+def test_every_point_lies_in_one_subspace_and_all_are_used():
+    bases = subspaces.orthogonal_bases((2, 3, 5), 12, seed=4)
+    points = subspaces.load((2, 3, 5), dim=12, n=90, seed=4).points.reshape(90, 12)
+    shares = np.stack([np.square(points @ u).sum(1) for u in bases], axis=1)
+    largest = shares.max(1)
+    np.testing.assert_allclose(largest, np.square(points).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(shares.sum(1) - largest, 0, atol=1e-9)
+    assert np.bincount(shares.argmax(1)).min() > 10
+
+
+def test_points_of_a_subspace_span_it_as_soon_as_they_are_as_many_as_its_dimensions():
+    bases = subspaces.orthogonal_bases((4, 6), 16)
+    points = subspaces.load((4, 6), dim=16, n=60).points.reshape(60, 16).astype(np.float64)
+    first = points[np.square(points @ bases[0]).sum(1) > 1e-6]
+    for n in (1, 3, 4, 7):
+        assert np.linalg.matrix_rank(first[:n], tol=1e-5) == min(n, 4)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_bases_of_the_subspaces_are_orthonormal_together(seed):
+    joined = np.concatenate(subspaces.orthogonal_bases((4, 5, 1), 16, seed), axis=1)
+    np.testing.assert_allclose(joined.T @ joined, np.eye(10), atol=1e-12)
+
+
+def test_the_spectrum_of_the_subspaces_is_flat_and_of_their_joint_rank():
+    _, covariance = subspaces.load((3, 5), dim=20, n=2, std=2.0).moments
+    values = np.linalg.eigvalsh(covariance)[::-1]
+    np.testing.assert_allclose(values, [2.0] * 8 + [0.0] * 12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +237,12 @@ def test_a_mixture_without_spread_is_its_centres():
         (mixture, {"clusters": 0}),
         (mixture, {"std": 0.0}),
         (mixture, {"spread": -0.1}),
+        (subspaces, {"dim": 0}),
+        (subspaces, {"n": True}),
+        (subspaces, {"dims": ()}),
+        (subspaces, {"dims": (4, 0)}),
+        (subspaces, {"dims": (60, 5)}),
+        (subspaces, {"std": 0.0}),
     ],
 )
 def test_an_impossible_law_is_an_error_naming_the_option(module, options):

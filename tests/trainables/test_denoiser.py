@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from trainables import ema
-from trainables.denoiser import EDM, loss
-from trainables.noise import lognormal
+from trainables.denoiser import EDM, PRECONDITIONINGS, VP, loss
+from trainables.noise import fixed, lognormal, loguniform, options
 
 
 class Probe(nn.Module):
@@ -36,6 +36,59 @@ def test_the_preconditioning_is_that_of_edm(sigma):
     torch.testing.assert_close(out, SD**2 / total * Y + sigma * SD / math.sqrt(total) * F)
     torch.testing.assert_close(probe.x, Y / math.sqrt(total))
     assert probe.c_noise.tolist() == pytest.approx([math.log(sigma) / 4] * 2)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.5, 80.0])
+def test_the_variance_exploding_backbone_gives_minus_the_noise(sigma):
+    probe = Probe(F)
+    out = PRECONDITIONINGS["ve"](probe, SD)(Y, sigma)
+    torch.testing.assert_close(out, Y + sigma * F)
+    torch.testing.assert_close(probe.x, Y)
+    assert (4 * probe.c_noise).tolist() == pytest.approx([math.log(sigma / 2)] * 2)
+
+
+@pytest.mark.parametrize("t", [1e-5, 1e-3, 0.1, 0.9, 1.0])
+def test_the_variance_preserving_backbone_is_told_the_time_of_its_noise_level(t):
+    sigma = math.sqrt(math.expm1(19.9 * t**2 / 2 + 0.1 * t))
+    probe = Probe(F)
+    out = PRECONDITIONINGS["vp"](probe, SD)(Y, sigma)
+    torch.testing.assert_close(out, Y - sigma * F)
+    torch.testing.assert_close(probe.x, Y / math.sqrt(sigma**2 + 1))
+    assert (400 * probe.c_noise).tolist() == pytest.approx([999 * t] * 2, rel=1e-9)
+
+
+def test_the_time_of_a_noise_level_is_as_exact_in_single_precision_at_both_ends():
+    sigma = torch.tensor([0.002, 0.02, 1.0, 80.0, 150.0], dtype=torch.float64)
+    vp = VP(Probe(F), SD)
+    torch.testing.assert_close(vp.time(sigma.float()).double(), vp.time(sigma), rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
+def test_the_noise_code_spans_what_the_noise_features_were_made_for(preconditioning):
+    probe = Probe(F)
+    denoiser = PRECONDITIONINGS[preconditioning](probe, SD)
+    denoiser(Y, torch.tensor([0.002, 80.0], dtype=torch.float64))
+    low, high = probe.c_noise.tolist()
+    assert 2 < high - low < 3 and -2 < low and high < 2.5
+
+
+def test_without_preconditioning_the_denoiser_is_its_backbone():
+    probe = Probe(F)
+    out = PRECONDITIONINGS["none"](probe, SD)(Y, 0.7)
+    assert torch.equal(out, F.expand_as(Y)) and torch.equal(probe.x, Y)
+    assert probe.c_noise.tolist() == pytest.approx([math.log(0.7) / 4] * 2)
+
+
+@pytest.mark.parametrize(
+    ("preconditioning", "weight"),
+    [("edm", (0.09 + 0.25) / (0.3 * 0.5) ** 2), ("ve", 1 / 0.09), ("vp", 1 / 0.09), ("none", 1)],
+)
+def test_the_loss_weighs_the_error_of_the_backbone_not_of_the_denoiser(preconditioning, weight):
+    denoiser = PRECONDITIONINGS[preconditioning](Probe(F), SD)
+    sigma = torch.full((2,), 0.3, dtype=torch.float64)
+    assert denoiser.weight(sigma).tolist() == pytest.approx([weight] * 2)
+    c_out = denoiser.coefficients(sigma).c_out
+    torch.testing.assert_close(denoiser.weight(sigma) * c_out**2, torch.ones_like(sigma))
 
 
 def test_one_sigma_for_all_equals_that_sigma_for_each():
@@ -79,6 +132,26 @@ def test_noise_levels_are_lognormal():
     log = lognormal(z, p_mean=-1.2, p_std=1.2).log()
     assert log.mean().item() == pytest.approx(-1.2, abs=0.02)
     assert log.std().item() == pytest.approx(1.2, abs=0.02)
+
+
+def test_noise_levels_are_uniform_in_the_logarithm():
+    z = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    log = loguniform(z, sigma_min=0.1, sigma_max=10.0).log10()
+    shares = torch.histc(log, bins=10, min=-1, max=1) / len(z)
+    assert log.min() >= -1 and log.max() <= 1 + 1e-6
+    torch.testing.assert_close(shares, torch.full((10,), 0.1), atol=0.006, rtol=0)
+
+
+def test_the_densities_rank_the_same_normals_alike():
+    z = torch.linspace(-3, 3, 20)
+    for levels in (lognormal(z), loguniform(z)):
+        assert (levels.diff() > 0).all()
+    assert fixed(z, 0.3).tolist() == pytest.approx([0.3] * 20)
+
+
+def test_the_options_of_a_density_are_those_it_is_called_with():
+    assert options("lognormal") == ("p_mean", "p_std")
+    assert options("loguniform") == ("sigma_min", "sigma_max")
 
 
 def test_after_one_halflife_of_images_half_of_the_old_average_is_left():

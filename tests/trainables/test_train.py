@@ -42,7 +42,7 @@ def test_the_rate_rises_linearly_and_then_stays():
     t, rates = training(), []
     for _ in range(14):
         t.advance()
-        rates.append(t.adam.param_groups[0]["lr"])
+        rates.append(t.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1 * min(1, i / 10) for i in range(1, 15)])
 
 
@@ -184,6 +184,14 @@ def test_times_that_do_not_increase_by_a_batch_are_an_error_at_the_call(kimg):
         ("ema_rampup", 1.5, "in (0, 1]"),
         ("sigma_data", 0.0, "above 0"),
         ("sigma_data", -0.5, "above 0"),
+        ("sigma_min", 0.0, "above 0"),
+        ("sigma_min", 100.0, "below `sigma_max` 100.0"),
+        ("sigma", -1.0, "above 0"),
+        ("momentum", 1.0, "in [0, 1)"),
+        ("momentum", math.nan, "finite"),
+        ("noise_draws", 0, "whole number of at least 1"),
+        ("noise_draws", True, "whole number of at least 1"),
+        ("lr_width", 0, "whole number of at least 1"),
     ],
 )
 def test_a_setting_out_of_range_is_an_error_naming_field_value_and_range(field, value, allowed):
@@ -192,6 +200,84 @@ def test_a_setting_out_of_range_is_an_error_naming_field_value_and_range(field, 
         TrainConfig(**{field: value})
     for part in (f"`{field}`", allowed, repr(value)):
         assert part in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "allowed"),
+    [
+        ({"noise": "loguniform", "p_std": 1.0}, "p_std", "1.2 unless `noise` is 'lognormal'"),
+        ({"sigma_max": 80.0}, "sigma_max", "100.0 unless `noise` is 'loguniform'"),
+        ({"sigma": 0.5}, "sigma", "None unless `noise` is 'fixed'"),
+        ({"noise": "fixed"}, "sigma", "a number above 0 where `noise` is 'fixed'"),
+        ({"momentum": 0.9}, "momentum", "0.95 unless `optimizer` is 'sgd'"),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_an_error(settings, field, allowed):
+    with pytest.raises(ValueError) as raised:
+        TrainConfig(**settings)
+    assert f"`{field}` must be {allowed}, got {settings.get(field)!r}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "choices"),
+    [
+        ("noise", "lognormall", "lognormal, loguniform, fixed"),
+        ("optimizer", "adan", "adam, sgd"),
+        ("sampling", "ful", "replacement, full"),
+    ],
+)
+def test_an_unknown_choice_is_an_error_naming_the_choices(field, value, choices):
+    with pytest.raises(
+        ValueError, match=f"Unknown {field} '{value}': choose from {choices}.* Did"
+    ):
+        TrainConfig(**{field: value})
+
+
+def test_the_rate_goes_as_one_over_the_width_if_asked_to():
+    config = TrainConfig(lr=0.4, lr_width=64)
+    assert [config.rate(w) for w in (32, 64, 256)] == pytest.approx([0.8, 0.4, 0.1])
+    assert TrainConfig(lr=0.4).rate() == TrainConfig(lr=0.4).rate(32) == 0.4
+
+
+def test_a_rate_by_width_needs_the_width_and_is_that_of_the_steps():
+    config = replace(CONFIG, lr_width=2, warmup_kimg=0.0)
+    with pytest.raises(ValueError, match=r"with `lr_width` 2 .* width=256"):
+        train(EDM(Scale(), 0.5), X, config, (1,), seed=0, draw=0)
+    t = training(config, width=8)
+    t.advance()
+    assert t.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 2 / 8)
+
+
+def test_heavy_ball_steps_are_those_written_out_by_hand():
+    config = TrainConfig(
+        batch=4, lr=0.01, warmup_kimg=0.0, optimizer="sgd", momentum=0.5, noise="fixed", sigma=0.7
+    )
+    t, theta, velocity = training(config), 0.0, 0.0
+    for step in range(4):
+        x, sigma, eps = t.batches(step)
+        assert sigma.tolist() == pytest.approx([0.7] * 4)
+        total = 0.7**2 + 0.25
+        y = x + 0.7 * eps
+        f = 0.7 * 0.5 / total * y
+        slope = 2 * total / 0.35**2 * ((0.25 / total * y + f * theta - x) * f).sum() / 4
+        velocity = 0.5 * velocity + slope.item()
+        theta -= 0.01 * velocity
+        t.advance()
+        assert t.raw["backbone.value"].item() == pytest.approx(theta, rel=1e-4)
+
+
+def test_the_state_of_another_optimiser_is_an_error():
+    with pytest.raises(ValueError, match="state is of another"):
+        training(replace(CONFIG, optimizer="sgd")).load_state(training().state())
+
+
+@pytest.mark.parametrize("preconditioning", ["edm", "ve", "vp"])
+def test_a_backbone_that_is_a_denoiser_takes_no_preconditioning(preconditioning):
+    config = TrainConfig(preconditioning=preconditioning)
+    with pytest.raises(
+        ValueError, match=f"`preconditioning` must be 'none', got '{preconditioning}'"
+    ):
+        build_denoiser("gmm", 4, (1, 2, 2), {}, config, 0.7)
 
 
 def test_an_unknown_preconditioning_is_an_error_naming_the_choices():

@@ -2,7 +2,7 @@
 
 A backbone maps a scaled noisy image "n c h w" and the noise code c_noise "n" to "n c h w", has no
 state beside its parameters, and starts as the zero function (its last layer is zero), so that an
-untrained denoiser is c_skip y. `width` is the one dial of capacity.
+untrained denoiser is c_skip y; `DENOISERS` are the exception. `width` is the one dial of capacity.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,21 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.architectures import mlp, unet
+from trainables.architectures import gmm, linear, mlp, unet
 from trainables.registry import check_options, lookup
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp.build,
     "unet": unet.build,
+    "linear": linear.build,
+    "gmm": gmm.build,
 }
+
+DENOISERS = frozenset({"gmm"})
+"""Backbones that are denoisers themselves, of images in pixels at c_noise = ln(sigma)/4.
+
+They go with the preconditioning "none" alone, and do not start as the zero function.
+"""
 
 REAL_PASS = 5_000_000
 """Parameters up to which a forward pass is counted by making it."""

@@ -13,6 +13,7 @@ from trainables.datasets import (
     image_folder,
     mixture,
     npz,
+    subspaces,
 )
 from trainables.datasets.images import Images
 
@@ -24,4 +25,5 @@ DATASETS: dict[str, Callable[..., Images]] = {
     "image_folder": image_folder.load,
     "gaussian": gaussian.load,
     "mixture": mixture.load,
+    "subspaces": subspaces.load,
 }

@@ -3,7 +3,7 @@
 Held out are points of the official test part, or of a permutation that depends on nothing else,
 so every training of a sweep is judged on the same ones. Exact copies of held-out points leave the
 pool. Training subsets are nested prefixes of a permutation of the pool; its other end gives the
-disjoint twin.
+disjoint twin. With `copies` k a training set of n points is n/k distinct ones, each k times.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Data:
     sigma_data: float
     """Standard deviation of all pixels of the pool about their one mean."""
     content_hash: str
-    """blake2b of shapes and bytes of pool and held-out points."""
+    """blake2b of shapes and bytes of pool and held-out points, and of `copies` above 1."""
     n_leaked: int
     """Points taken out of the pool because they equal a held-out point byte by byte."""
     n_duplicates: int
@@ -47,6 +47,8 @@ class Data:
     """Exact mean and covariance of the law, for synthetic data."""
     sources: tuple[Path, ...] = ()
     """The files that were read."""
+    copies: int = 1
+    """How many times every training point is in its training set."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,37 +63,48 @@ class Data:
 
     @property
     def n_pool(self) -> int:
-        """The number of points in the pool."""
-        return len(self.pool)
+        """The size of the largest training set: the points of the pool, copies counted."""
+        return len(self.pool) * self.copies
 
     def subset(self, n: int, draw: int = 0, split: str = "a") -> Batch:
         """`n` points of the pool in the order of permutation `draw`, as a copy.
 
         Split "a" takes them from the front, "b" from the back: subsets of one split are nested
         prefixes, subsets of two splits are disjoint while their sizes add up to `n_pool` or less.
-        Raises ValueError if the pool is too small or the split is neither "a" nor "b".
+        Copies count and follow one another: with `copies` k the subset is n/k points, each k
+        times. Raises ValueError if the pool is too small, `n` is no multiple of `copies` or the
+        split is neither "a" nor "b".
         """
         require(split in ("a", "b"), self.name, "split", split, "'a' or 'b'")
         allowed = f"a whole number from 1 to the {self.n_pool} points of the pool"
         require(is_int(n, 1) and n <= self.n_pool, self.name, "n_train", n, allowed)
-        order = torch.randperm(self.n_pool, generator=stream("permutation", draw)).numpy()
-        return self.pool[(order if split == "a" else order[::-1])[:n]]
+        whole = f"a multiple of the {self.copies} copies of each point"
+        require(n % self.copies == 0, self.name, "n_train", n, whole)
+        order = torch.randperm(len(self.pool), generator=stream("permutation", draw)).numpy()
+        chosen = (order if split == "a" else order[::-1])[: n // self.copies]
+        return self.pool[np.repeat(chosen, self.copies)]
 
 
 def load(
-    name: str, n_heldout: int = 512, resolution: int | None = None, **options: object
+    name: str,
+    n_heldout: int = 512,
+    resolution: int | None = None,
+    copies: int = 1,
+    **options: object,
 ) -> Data:
     """The data set `name` with `n_heldout` held-out points.
 
-    `resolution` (pixels, at most the smaller side) averages over areas down to a square; the
-    other options are the loader's. Raises ValueError for an unknown name or option (with the
-    choices), fewer than 2 held-out points or fewer than 2 left, and an impossible resolution;
+    `resolution` (pixels, at most the smaller side) averages over areas down to a square, `copies`
+    puts every training point that often into its training set; the other options are the
+    loader's. Raises ValueError for an unknown name or option (with the choices), fewer than 2
+    held-out points or fewer than 2 left, and an impossible resolution or number of copies;
     FileNotFoundError for a missing file.
     """
     loader = lookup("data set", name, DATASETS)
-    given = {"n_heldout", "resolution"}
+    given = {"n_heldout", "resolution", "copies"}
     check_options(f"Data set {name!r}", loader, options, given)
     require(is_int(n_heldout, 2), name, "n_heldout", n_heldout, "a whole number of at least 2")
+    require(is_int(copies, 1), name, "copies", copies, "a whole number of at least 1")
     images = downsample(loader(**options), resolution, name)
     pool, heldout = _split(images, n_heldout, name)
     keys, heldout_keys = _keys(pool), set(_keys(heldout))
@@ -103,12 +116,13 @@ def load(
         pool=pool,
         heldout=heldout,
         sigma_data=float(pool.std(dtype=np.float64)),
-        content_hash=_content_hash(pool, heldout),
+        content_hash=_content_hash(pool, heldout, copies=copies),
         n_leaked=int((~clean).sum()),
         n_duplicates=len(pool) - len(set(keys) - heldout_keys),
         n_constant_pixels=int((pool.min(0) == pool.max(0)).sum()),
         moments=images.moments,
         sources=images.sources,
+        copies=copies,
     )
 
 
@@ -136,11 +150,13 @@ def _keys(points: Batch) -> list[bytes]:
     return [hashlib.blake2b(point.tobytes(), digest_size=16).digest() for point in points]
 
 
-def _content_hash(*arrays: Batch) -> str:
+def _content_hash(*arrays: Batch, copies: int) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
+    if copies > 1:
+        digest.update(f"copies {copies}".encode())
     return digest.hexdigest()
 
 
