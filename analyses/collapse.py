@@ -30,7 +30,7 @@ criterion becomes that of a condensation, the own weight against that of all oth
 .. math:: E \ln \sum_{j \ne i} e^{-(|y-a_j|^2 - |y-a_i|^2)/2\sigma^2} = 0.
 
 The mean of a logarithm lies below the logarithm of the mean, so this level lies above the
-population's: by 4 to 6 % for a Gaussian at N = 1000, less with more points.
+population's: for a standard normal and N = 1000 points by about 4 % at d = 64 and 13 % at d = 6.
 """
 
 import math
