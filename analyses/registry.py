@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import xarray as xr
 
 from analyses import (
+    flows,
     gaussian,
     generalization,
     jacobian,
@@ -20,7 +21,13 @@ from analyses import (
     linearity,
     memorization,
     mixing,
+    outputs,
+    posterior,
+    quality,
     samples,
+    spectrum,
+    teleportation,
+    trajectories,
     weight_modes,
 )
 from analyses.evaluations import Rows, Size, of_samples, total
@@ -75,10 +82,17 @@ ANALYSES = {
     ),
     "jacobian": Analysis(jacobian.measure, jacobian.reference, True, jacobian.rows),
     "lid": Analysis(lid.measure, lid.reference, True, lid.rows),
+    "outputs": Analysis(outputs.measure, None, True, outputs.rows),
     "memorization": Analysis(
         memorization.measure, memorization.reference, False, sample_rows, True
     ),
     "samples": Analysis(samples.measure, None, False, sample_rows, True),
+    "quality": Analysis(quality.measure, quality.reference, False, sample_rows, True),
+    "spectrum": Analysis(spectrum.measure, spectrum.reference, False, sample_rows, True),
+    "flows": Analysis(flows.measure, flows.reference, False, sample_rows, True),
+    "posterior": Analysis(posterior.measure, posterior.reference, False, sample_rows, True),
+    "trajectories": Analysis(trajectories.measure, None, False, trajectories.rows, True),
+    "teleportation": Analysis(teleportation.measure, None, False, teleportation.rows, True),
 }
 
 

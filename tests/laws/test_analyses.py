@@ -10,8 +10,10 @@ import xarray as xr
 from sklearn.datasets import load_digits
 
 from analyses.cache import SHARED
+from analyses.evaluations import Size
 from analyses.moments import Moments
-from analyses.registry import ANALYSES, measure_all, options_of, reference_all
+from analyses.registry import ANALYSES, measure_all, options_of, reference_all, rows_of
+from analyses.sampler import Sampler
 from analyses.specimen import Specimen, Subset
 from tests.analyses.specimens import (
     SIGMAS,
@@ -25,15 +27,15 @@ from tests.analyses.specimens import (
 SMALL = {
     "linear_fit": {"draws": 4},
     "gaussian": {"draws": 4},
+    "trajectories": {"draws": 4},
 }
 NO_MEAN = {"subspace_overlap", "weight_asymmetry", "kappa", "linearity_dropped", "mixing_dropped"}
 NO_MEAN |= {"weight_singular_value", "singular_vector_cosine", "principal_cosine"}
-NO_MEAN |= {"singular_correlation"}
+NO_MEAN |= {"singular_correlation", "outputs", "outputs_noise", "trajectory"}
 """Sigma-resolved numbers that are no means over images or pairs."""
-SHARED_EVALUATIONS = (
-    "linearity", "linear_fit", "gaussian", "generalization", "memorization", "samples"
-)  # fmt: skip
-"""Analyses that look at the same inputs and samples."""
+DERIVATIVES = ("jacobian", "lid")
+"""Analyses that repeat their inputs by construction, once for every direction."""
+EVALUATING = [name for name in ANALYSES if name not in DERIVATIVES]
 
 
 def small(names):
@@ -125,25 +127,39 @@ def test_the_variables_of_analyses_do_not_collide(specimen):
             seen |= names
 
 
-@pytest.mark.parametrize("n", [6, 10, 24, 30])
-def test_no_row_is_ever_evaluated_twice(n):
-    """Over every analysis together, at noise levels of the sampler's own grid too."""
+def counted(n, sigmas, names):
+    """Rows that the analyses evaluate together on a small specimen, and the size of each call."""
     rows, calls = [], []
-    subset = make_subset(n=n, sigmas=(0.002, 0.5, 80.0), samples=50)
+    subset = make_subset(n=n, sigmas=sigmas, samples=50)
 
     def counting(y, sigma):
         calls.append(len(y))
         rows.extend((sigma, *row) for row in y.tolist())
         return subset.gaussian(y, sigma)
 
-    measure_all(wrapped(subset, counting, eval_batch=7), small(SHARED_EVALUATIONS))
-    draws, m = 4, 24
-    # Per noise level: three laws of m inputs and `draws` draws, two mixes of m/2 pairs of each of
-    # four laws, D(mu); the sampler; its paths at the one level that is not on its grid.
-    expected = 3 * (3 * draws * m + 4 * m + 1) + 50 * 35 + 2 * m
-    assert len(rows) == expected
+    measure_all(wrapped(subset, counting, eval_batch=7), small(names))
+    return rows, calls
+
+
+@pytest.mark.parametrize("n", [6, 10, 24, 30])
+def test_no_row_is_ever_evaluated_twice(n):
+    """Over every analysis together, at noise levels of the sampler's own grid too."""
+    rows, calls = counted(n, (0.002, 0.5, 80.0), EVALUATING)
     assert len(set(rows)) == len(rows)
     assert min(calls) > 1
+
+
+def test_the_evaluations_that_a_plan_shows_are_those_that_are_made():
+    size = Size(6, 24, 3, Sampler(50))
+    rows, _ = counted(10, SIGMAS, EVALUATING)
+    assert sum(rows_of(size, small(EVALUATING)).values()) == len(rows)
+
+
+@pytest.mark.parametrize("name", EVALUATING)
+def test_an_analysis_alone_makes_the_evaluations_it_declares(name):
+    rows, _ = counted(10, SIGMAS, [name])
+    declared = rows_of(Size(6, 24, 3, Sampler(50)), small([name]))
+    assert declared[name] == len(rows)
 
 
 # --- what is known of the two oracles ---
