@@ -88,7 +88,7 @@ def collapse_sigma(points: Float[Tensor, "n d"], generator: Generator, inputs: i
     The root of :math:`E \ln \sum_{j \ne i} e^{-(|y-a_j|^2 - |y-a_i|^2)/2\sigma^2} = 0` over at
     most `inputs` of the points, one noise draw each from `generator`, the same at every sigma.
     NaN where there is none: fewer than three points, or duplicates of which none ever wins; give
-    distinct points (`analyses.memorization.distinct`).
+    distinct points (`analyses.nearest.distinct`).
     """
     points = points.double()
     n, d = points.shape

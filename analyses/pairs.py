@@ -21,8 +21,8 @@ from torch import Tensor
 from analyses.cross_split import cross_split_mse
 from analyses.estimates import mean_se, root_mean_se
 from analyses.labels import Label, dataset
-from analyses.memorization import nearest_two
 from analyses.moments import Moments
+from analyses.nearest import nearest_two
 from analyses.relations import RELATIONS
 from analyses.specimen import Subset
 from analyses.statistics import RESAMPLES, percentile_interval, wilson

@@ -16,7 +16,7 @@ from torch import Tensor
 from analyses.collapse import collapse_sigma, collapse_sigma_gaussian, speciation_sigma
 from analyses.estimates import mean_se
 from analyses.labels import Label, dataset, stack, suffixed, tagged
-from analyses.memorization import distinct, nearest_two
+from analyses.nearest import distinct, nearest_two
 from analyses.specimen import Specimen, Subset
 
 __all__ = ["decided", "measure", "reference"]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from analyses.laws.check import Result, below, equal
 from analyses.laws.draws import normal, skewed_points, stream
-from analyses.memorization import distinct, nearest_two
+from analyses.nearest import distinct, nearest_two
 from analyses.oracles import EmpiricalDenoiser
 from analyses.sampler import sample
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from analyses import memorization
+from analyses import nearest
 from analyses.collapse import collapse_sigma
 from analyses.laws import SELF_CHECKS, Number, Result, copies, finite_sample, run_self_checks
 from analyses.laws.closed_form import descended, flowed
@@ -77,12 +77,12 @@ def without_cross_term(spectrum, n, sigma, v, x):
 
 
 def squared(x, points):
-    near = memorization.nearest_two(x, points)
+    near = nearest.nearest_two(x, points)
     return near._replace(first=near.first**2, second=near.second**2)
 
 
 def swapped(x, points):
-    near = memorization.nearest_two(x, points)
+    near = nearest.nearest_two(x, points)
     return near._replace(first=near.second, second=near.first)
 
 

@@ -1,0 +1,215 @@
+r"""Which training points lie nearest to a sample, counting near-duplicates as one.
+
+The ratio of the two nearest distances says nothing where the second nearest point is the first
+one again: a duplicate, a near-duplicate, its mirror image. Training points that are the *same*
+(`Sameness`) form a group: in the order of training, a point joins the first earlier one that it
+is the same as and that began a group itself. The second nearest is the nearest of another group.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from analyses.sampler import SIGMA_MAX
+from analyses.specimen import Specimen, Subset
+
+__all__ = [
+    "Nearest",
+    "Neighbours",
+    "Sameness",
+    "distinct",
+    "mirrored",
+    "near_heldout",
+    "near_samples",
+    "near_surrogate",
+    "near_training",
+    "nearest_two",
+    "neighbours",
+    "surrogate",
+]
+
+ROWS = 2**24
+
+
+class Nearest(NamedTuple):
+    """The two nearest points of each row, exact to rounding."""
+
+    first: Float[Tensor, " n"]
+    second: Float[Tensor, " n"]
+    index: Int[Tensor, " n"]
+    """The nearest point."""
+
+
+class Neighbours(NamedTuple):
+    """What samples are compared with: distinct training points, perhaps with mirror images."""
+
+    points: Float[Tensor, "k d"]
+    group: Int[Tensor, " k"]
+    """Equal for points that count as one: the training point that began the group."""
+    index: Int[Tensor, " k"]
+    """The training point that each one is, of equal ones the first."""
+
+
+@dataclass(frozen=True)
+class Sameness:
+    """When two training points count as one; equal ones always do."""
+
+    distance: float = 0.0
+    """Closer than this, in pixels (Euclidean)."""
+    correlation: float = 1.0
+    """Correlated above this, each image's mean pixel removed; 1 is off. arXiv:2310.02557 takes
+    0.95, on images shrunk to 20 x 20."""
+    flips: bool = False
+    """Left-right mirror images are training points too, each the same as its original."""
+
+    def __post_init__(self) -> None:
+        if self.distance < 0:
+            raise ValueError(f"`same_distance` must be at least 0, got {self.distance}.")
+        if not 0 < self.correlation <= 1:
+            raise ValueError(f"`same_correlation` must be in (0, 1], got {self.correlation}.")
+
+
+def distinct(points: Float[Tensor, "n d"]) -> Int[Tensor, " k"]:
+    """Increasing indices of the first occurrence of each exactly distinct row.
+
+    >>> distinct(torch.tensor([[1.0], [2.0], [1.0]]))
+    tensor([0, 1])
+    """
+    _, first = np.unique(points.numpy(), axis=0, return_index=True)
+    return torch.from_numpy(np.sort(first))
+
+
+def mirrored(points: Float[Tensor, "n d"], shape: tuple[int, ...]) -> Float[Tensor, "n d"]:
+    """The images of `shape` (c, h, w) with left and right exchanged.
+
+    >>> mirrored(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), (1, 2, 2))
+    tensor([[2., 1., 4., 3.]])
+    """
+    return points.unflatten(1, shape).flip(-1).flatten(1)
+
+
+def neighbours(train: Float[Tensor, "n d"], shape: tuple[int, ...], same: Sameness) -> Neighbours:
+    """The distinct training points in the order of training, then their mirror images if any."""
+    if not same.flips:
+        kept = distinct(train)
+        return Neighbours(train[kept], kept[_grouped([train[kept]], same)], kept)
+    kept = distinct(_smaller(train, mirrored(train, shape)))
+    points = train[kept]
+    versions = [points, mirrored(points, shape)]
+    group = kept[_grouped(versions, same)]
+    return Neighbours(torch.cat(versions), group.repeat(2), kept.repeat(2))
+
+
+def nearest_two(
+    x: Float[Tensor, "n d"],
+    points: Float[Tensor, "k d"],
+    group: Int[Tensor, " k"] | None = None,
+) -> Nearest:
+    """Distances of each row to the nearest of `points` and to the nearest of another `group`.
+
+    Without `group` every point is its own. ValueError if there are fewer than two groups.
+    """
+    group = torch.arange(len(points)) if group is None else group
+    if len(group.unique()) < 2:
+        raise ValueError(
+            f"nearest_two: needs at least 2 distinct points, got {len(group.unique())}."
+        )
+    energy = points.square().sum(1)
+    parts = []
+    for rows in x.split(max(1, ROWS // len(points))):
+        # |x|^2 is left out: it moves no neighbour. The two candidates are then measured again by
+        # their difference, because this form would put a copy at 1e-7 instead of 0.
+        far = energy - 2 * rows @ points.T
+        first = far.argmin(1)
+        far.masked_fill_(group == group[first, None], torch.inf)
+        near = torch.stack([first, far.argmin(1)], 1)
+        distance = (rows[:, None] - points[near]).norm(dim=2)
+        distance, swap = distance.sort(dim=1, stable=True)
+        parts.append(Nearest(*distance.T, near.gather(1, swap)[:, 0]))
+    return Nearest(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def surrogate(subset: Subset) -> Float[Tensor, "s d"]:
+    """Samples of the Gaussian denoiser by its exact flow from the common latents: as many as of
+    any denoiser, and copies of nothing."""
+    start = SIGMA_MAX * subset.latents(subset.sampler.samples)
+    return subset.gaussian.flow(start, SIGMA_MAX, 0.0)
+
+
+def near_training(subset: Subset, same: Sameness) -> Neighbours:
+    """`neighbours` of the subset's training points, once per subset."""
+    shape = tuple(subset.shape)
+    return subset.shared(
+        ("neighbours", shape, same), lambda: neighbours(subset.train, shape, same)
+    )
+
+
+def near_samples(specimen: Specimen, same: Sameness) -> Nearest:
+    """Training points nearest to the samples of the denoiser, once per snapshot."""
+    key = ("nearest", specimen.sampler, tuple(specimen.shape), same)
+    return specimen.keep(key, lambda: _nearest(specimen, specimen.samples(), same))
+
+
+def near_heldout(subset: Subset, same: Sameness) -> Nearest:
+    """Training points nearest to the held-out images, once per subset."""
+    key = ("nearest", "heldout", tuple(subset.shape), same)
+    return subset.shared(key, lambda: _nearest(subset, subset.heldout, same))
+
+
+def near_surrogate(subset: Subset, same: Sameness) -> Nearest:
+    """Training points nearest to the samples of the Gaussian denoiser, once per subset."""
+    key = ("nearest", "surrogate", subset.sampler.samples, tuple(subset.shape), same)
+    return subset.shared(key, lambda: _nearest(subset, surrogate(subset), same))
+
+
+def _nearest(subset: Subset, x: Float[Tensor, "n d"], same: Sameness) -> Nearest:
+    """`index` counts in the order of training."""
+    points, group, index = near_training(subset, same)
+    near = nearest_two(x, points, group)
+    return near._replace(index=index[near.index])
+
+
+def _smaller(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Row by row the lexicographically smaller one: equal for an image and its mirror image."""
+    at = (a != b).long().argmax(1, keepdim=True)
+    return torch.where(b.gather(1, at) < a.gather(1, at), b, a)
+
+
+def _grouped(versions: list[Float[Tensor, "k d"]], same: Sameness) -> Int[Tensor, " k"]:
+    """For each row of `versions[0]` the first row of its group, as the module says."""
+    points = versions[0]
+    k = len(points)
+    group = torch.arange(k)
+    if same.distance == 0 and same.correlation == 1:
+        return group
+    step = max(1, ROWS // k)
+    for start in range(0, k, step):
+        alike = _alike(points[start : start + step], versions, same).tril(start - 1)
+        for row in alike.any(1).nonzero()[:, 0].tolist():
+            i = start + row
+            began = (alike[row, :i] & (group[:i] == torch.arange(i))).nonzero()
+            if len(began):
+                group[i] = began[0, 0]
+    return group
+
+
+def _alike(
+    rows: Float[Tensor, "b d"], versions: list[Float[Tensor, "k d"]], same: Sameness
+) -> Bool[Tensor, "b k"]:
+    """Which points are the same as which rows, in any version."""
+    alike = torch.zeros(len(rows), len(versions[0]), dtype=torch.bool)
+    for points in versions:
+        if same.distance > 0:
+            alike |= torch.cdist(rows, points) < same.distance
+        if same.correlation < 1:
+            alike |= _direction(rows) @ _direction(points).T > same.correlation
+    return alike
+
+
+def _direction(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Rows without their mean, of length 1 (0 where the row is constant)."""
+    return torch.nn.functional.normalize(x - x.mean(1, keepdim=True), dim=1)
