@@ -21,7 +21,9 @@ from analyses import (
     linearity,
     memorization,
     mixing,
+    novelty,
     outputs,
+    points,
     posterior,
     quality,
     samples,
@@ -86,6 +88,8 @@ ANALYSES = {
     "memorization": Analysis(
         memorization.measure, memorization.reference, False, sample_rows, True
     ),
+    "novelty": Analysis(novelty.measure, novelty.reference, False, sample_rows, True),
+    "points": Analysis(points.measure, points.reference, False, sample_rows, True),
     "samples": Analysis(samples.measure, None, False, sample_rows, True),
     "quality": Analysis(quality.measure, quality.reference, False, sample_rows, True),
     "spectrum": Analysis(spectrum.measure, spectrum.reference, False, sample_rows, True),
