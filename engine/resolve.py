@@ -224,11 +224,11 @@ def _analysis(
         raise SpecError(f"{origin}: analyses.{name}: {error}") from None
     defaults = options_of(analysis.measure, {}, skip=1)
     for option, value in given.items():
-        number = isinstance(defaults[option], int | float)
+        number = isinstance(defaults[option], int | float) and defaults[option] is not False
         same = (
             isinstance(value, int | float) if number else isinstance(value, type(defaults[option]))
         )
-        if not same or (number and value <= 0):
+        if not same or (number and (value < 0 or (value == 0 and defaults[option] > 0))):
             wanted = "a positive number" if number else type(defaults[option]).__name__
             raise SpecError(f"{origin}: analyses.{name}.{option}: wanted {wanted}, got {value!r}")
     return AnalysisFacts(

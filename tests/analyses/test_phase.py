@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 
 from analyses import onset
-from analyses.phase import phase
-from tests.analyses.cubes import ACROSS, KIMG, N_TRAIN, cube, lose, onset_kimg
+from analyses.phase import gaussian_times, phase
+from analyses.spread import spread
+from tests.analyses.cubes import ACROSS, KIMG, N_TRAIN, cube, lose, measured, onset_kimg
 
 TIMES = np.arange(1.0, 7.0)
 
@@ -126,6 +127,20 @@ def test_a_quickstart_cube_takes_less_than_five_seconds(quick):
     assert time.process_time() - start < 5
 
 
+def test_a_large_cube_with_every_analysis_takes_less_than_twenty_seconds():
+    made = measured(
+        width=(64, 96, 128, 192, 256, 384),
+        n_train=(16, 32, 64, 128),
+        seed=(0, 1, 2),
+        split=("a", "b"),
+        kimg=(*KIMG, 512),
+        images=64,
+    )
+    start = time.process_time()
+    phase(made)
+    assert time.process_time() - start < 20
+
+
 def test_a_lost_cell_changes_only_its_own_trial(quick, found):
     lost = phase(lose(quick, width=256, n_train=16, draw=1, kimg=384))
     assert np.isnan(lost.denoiser_rmse_rise.sel(width=256, n_train=16, draw=1)).all()
@@ -133,8 +148,12 @@ def test_a_lost_cell_changes_only_its_own_trial(quick, found):
         np.testing.assert_array_equal(lost[name].sel(draw=0), found[name].sel(draw=0))
 
 
-def test_a_cube_in_which_nothing_was_measured_has_no_times(quick):
-    empty = phase(quick.where(quick.status == 9))
+def test_a_cube_in_which_nothing_was_measured_has_no_times():
+    made = measured(images=16)
+    empty = phase(made.where(made.status == 9))
+    assert (empty.criterion_says == -1).all()
+    for name in ("kimg_star_low", "n_star_low", "exponent", "transition_n50", "emm_max"):
+        assert np.isnan(empty[name]).all(), name
     assert np.isnan(empty.tau_mem_low).all()
     assert np.isnan(empty.tau_gauss).all()
     assert (empty.onset_replicates == 0).all()
@@ -153,12 +172,50 @@ def test_a_cube_in_which_nothing_was_measured_has_no_times(quick):
     ids=str,
 )
 def test_an_axis_of_length_one_is_an_axis(small):
-    found = phase(cube(**small))
+    found = phase(measured(**small, images=16))
     assert found.tau_mem_low.dims == ACROSS
+    assert found.kimg_star_low.dims == ("criterion", *ACROSS)
+    assert found.n_star_epochs_low.sizes["width"] == found.sizes["width"]
+    assert found.exponent.dims == ("criterion", "slice", "axis", "split")
+
+
+def test_a_single_cell_has_its_times_and_no_law():
+    made = measured(width=(256,), n_train=(16,), draw=(0,), kimg=(384,), images=16)
+    found = phase(made)
+    assert found.kimg_star_high.sel(criterion="f_mem").item() == 384
+    assert found.n_star_low.sel(criterion="f_mem").item() == 16
+    for name in ("exponent", "stage_exponent", "clock_trend_fixed", "transition_n50"):
+        assert np.isnan(found[name]).all(), name
+    assert (found.exponent_success == 0).all()
+    assert "tau_mem_sd_seed" not in found
+
+
+@pytest.mark.parametrize("part", ["seed", "draw"])
+def test_the_spread_between_seeds_and_between_draws_is_told_apart(part):
+    made = cube(seed=(0, 1, 2, 3), draw=(0, 1, 2, 3), images=64)
+    shift = 0.02 * xr.DataArray([-1.0, 1, -1, 1], dims=part)
+    made["denoiser_rmse"] = made.denoiser_rmse + shift
+    found = spread(made, gaussian_times(made)).sel(split="a")
+    other = {"seed": "draw", "draw": "seed"}[part]
+    own = found[f"tau_gauss_rmse_sd_{part}"]
+    np.testing.assert_allclose(own, 0.02 * np.sqrt(4 / 3), rtol=0.04)
+    assert (found[f"tau_gauss_rmse_sd_{part}_low"] < own).all()
+    assert (own < found[f"tau_gauss_rmse_sd_{part}_high"]).all()
+    assert (found[f"tau_gauss_rmse_sd_{other}"] < 2e-3).all()
+    assert (found.tau_gauss_rmse_sd_residual < 2e-3).all()
+
+
+def test_onsets_that_were_never_reached_have_no_spread(found):
+    assert np.isnan(found.tau_mem_sd_draw.sel(width=64)).all()
+
+
+def test_with_one_seed_and_one_draw_nothing_is_said_of_their_spread(quick):
+    alone = quick.isel(draw=[0])
+    assert not spread(alone, phase(alone)).data_vars
 
 
 def test_a_further_axis_is_kept_in_every_variable():
-    made = cube(training_lr=(1e-3, 4e-3), images=32)
+    made = measured(training_lr=(1e-3, 4e-3), images=16)
     found = phase(made)
     for name, variable in found.data_vars.items():
         assert "training_lr" in variable.dims, name
@@ -188,7 +245,9 @@ def test_without_ratios_only_replicates_are_resampled():
 
 
 def test_every_variable_says_what_it_is_and_in_which_unit(found):
-    for name, variable in found.data_vars.items():
+    full = phase(measured(seed=(0, 1), split=("a", "b"), images=16))
+    assert set(found) < set(full)
+    for name, variable in full.data_vars.items():
         assert {"long_name", "units"} <= set(variable.attrs), name
     assert found.attrs["sigma"] == 0.47
 
