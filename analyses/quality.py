@@ -65,7 +65,7 @@ def measure(specimen: Specimen, *, directions: int = 128, features: int = 16) ->
 
 
 def reference(subset: Subset, *, directions: int = 128, features: int = 16) -> xr.Dataset:
-    """The floors, real images to real ones; and the distances of the Gaussian denoiser's samples."""
+    """The floors, real images to real ones, and the distances of the Gaussian samples."""
     compare = _comparisons(subset, directions, features)
     floors: dict[str, list[Tensor]] = {name: [] for name in compare}
     for one, other in _halvings(subset):

@@ -33,13 +33,24 @@ LONG_NAMES = {
     "pair": "pair of held-out images",
     "pixel": "pixel, in CHW order",
     "mode": "principal component",
+    "point": "training point, in the order of training",
+    "input": "noisy input",
+    "shown": "shown sample",
+    "alpha2": "squared weight of the first input of a mix",
+    "fit_mode": "singular mode of the affine fit",
+    "wiener_mode": "singular mode of the Wiener filter",
+    "flow_reference": "denoiser whose samples are compared with",
+    "trajectory_denoiser": "denoiser whose path it is",
+    "skip_sigma": "noise level at which the sampler starts from the Gaussian flow",
 }
 DENSITY = {
     f"training.{option}"
     for option in ("noise", "p_mean", "p_std", "sigma", "sigma_min", "sigma_max")
 }
 """Options of the density of noise levels in training."""
-RAW_DIMS = ("sample", "image", "pair", "mode", "pixel")
+RAW_DIMS = (
+    "sample", "image", "pair", "mode", "pixel", "point", "input", "shown", "fit_mode", "wiener_mode"
+)  # fmt: skip
 """Arrays of a subset with one of these dims are stored once per subset, not per cell."""
 
 
