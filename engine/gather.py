@@ -49,7 +49,8 @@ DENSITY = {
 }
 """Options of the density of noise levels in training."""
 RAW_DIMS = (
-    "sample", "image", "pair", "mode", "pixel", "point", "input", "shown", "fit_mode", "wiener_mode"
+    "sample", "image", "pair", "mode", "pixel", "point", "input", "shown", "fit_mode",
+    "wiener_mode",
 )  # fmt: skip
 """Arrays of a subset with one of these dims are stored once per subset, not per cell."""
 
