@@ -9,27 +9,55 @@ For each trial of the cube (`width`, `n_train`, `seed`, `draw`, `split` and any 
 - by how much the distance falls before and rises after, and how much linearity is lost after,
   each with a 95 % interval from resampling held-out images, paired between the two snapshots.
 
-The regressions over `n_train` are in `slopes`. Times are in kimg. 2505.17638 (times), 2410.24060
-(distance and linearity).
+What else belongs to the group has modules of its own: laws over `n_train` (`slopes`), the boundary
+by every criterion (`criteria`, `boundary`) and how sharp it is (`sharpness`), its exponents on
+every axis at equal steps, epochs, samples and compute (`slices`), clock against capacity
+(`clock`), where the criteria disagree (`disagreement`), and the spread between seeds and draws
+(`spread`). Times are in kimg. 2505.17638 (times), 2410.24060 (distance and linearity).
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
 from analyses import onset
+from analyses.boundary import boundary
+from analyses.clock import clock
+from analyses.criteria import readings
+from analyses.disagreement import disagreement
+from analyses.sharpness import sharpness
+from analyses.slices import exponents
 from analyses.slopes import ONSET_LEVEL, slopes
+from analyses.spread import spread
 from analyses.statistics import paired_difference, paired_r2_difference
+from analyses.trials import (
+    OWN,
+    SIGMA,
+    across,
+    at,
+    heldout,
+    kimg,
+    labelled,
+    nearest_sigma,
+    per_trial,
+)
+
+__all__ = [
+    "LEVEL",
+    "LEVELS",
+    "OWN",
+    "SIGMA",
+    "across",
+    "heldout",
+    "labelled",
+    "nearest_sigma",
+    "per_trial",
+    "phase",
+]
 
 LEVEL = ONSET_LEVEL
 """Memorized share that counts as the onset of memorization."""
 LEVELS = (0.05, 0.5)
 """Memorized shares whose boundary over n_train is recorded."""
-SIGMA = 0.47
-"""Noise level of every distance and linearity here; the nearest one on the grid is used."""
-OWN = ("kimg", "sigma", "inputs", "reference", "sample", "image", "pair", "mode", "pixel")
-"""Dims of the cube that belong to a variable and not to a trial."""
 
 
 def phase(cube: xr.Dataset) -> xr.Dataset:
@@ -41,9 +69,11 @@ def phase(cube: xr.Dataset) -> xr.Dataset:
         raise ValueError(
             f"phase: the cube needs a `kimg` dim, got {', '.join(map(str, cube.dims))}."
         )
-    parts = [onset_times(cube), boundaries(cube), gaussian_times(cube), falls(cube)]
-    found = xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
-    found = found.merge(slopes(cube, found), compat="no_conflicts")
+    found = _merged(onset_times(cube), boundaries(cube), gaussian_times(cube), falls(cube))
+    said = readings(cube)
+    found = _merged(found, said, boundary(cube, said), slopes(cube, found), sharpness(cube))
+    later = (exponents, clock, disagreement, spread)
+    found = _merged(found, *(part(cube, found) for part in later))
     found.attrs = {
         "description": "onset times, boundaries and exponents derived from the cube",
         "level": LEVEL,
@@ -54,17 +84,9 @@ def phase(cube: xr.Dataset) -> xr.Dataset:
     return found
 
 
-def across(cube: xr.Dataset) -> tuple[str, ...]:
-    """Dims that tell trials apart, in the order in which the cube has them."""
-    for name in ("memorized_fraction", "denoiser_rmse", "linearity_cosine_centred", "status"):
-        if name in cube:
-            return tuple(str(d) for d in cube[name].dims if d not in OWN)
-    return tuple(str(d) for d in cube.dims if d not in OWN)
-
-
-def nearest_sigma(cube: xr.Dataset) -> int:
-    """Index of the noise level nearest to `SIGMA` on a log scale."""
-    return int(np.abs(np.log(cube["sigma"].values.astype(float) / SIGMA)).argmin())
+def _merged(*parts: xr.Dataset) -> xr.Dataset:
+    """All variables of the parts; a dim of two parts has the same coordinates in both."""
+    return xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="override")
 
 
 def onset_times(cube: xr.Dataset) -> xr.Dataset:
@@ -211,40 +233,3 @@ def _linearity_falls(cube: xr.Dataset, least: np.ndarray, last: np.ndarray) -> d
             "1",
         )
     return found
-
-
-def heldout(cube: xr.Dataset, name: str) -> xr.DataArray:
-    """Variable `name` at the sigma nearest `SIGMA`, on held-out inputs."""
-    array = cube[name].isel(sigma=nearest_sigma(cube), drop=True)
-    return array.sel(inputs="heldout", drop=True) if "inputs" in array.dims else array
-
-
-def at(cube: xr.Dataset, array: xr.DataArray, dim: str, *indices: np.ndarray) -> list[np.ndarray]:
-    """Values of `array` per trial along `dim` at the given kimg indices; NaN where -1."""
-    values = per_trial(cube, array, "kimg", dim)
-    taken = []
-    for index in indices:
-        picked = np.take_along_axis(values, np.maximum(index, 0)[..., None, None], -2)[..., 0, :]
-        taken.append(np.where((index >= 0)[..., None], picked, np.nan))
-    return taken
-
-
-def per_trial(cube: xr.Dataset, array: xr.DataArray, *own: str) -> np.ndarray:
-    """Values as floats with the dims `across` first, in its order, then `own`."""
-    order = across(cube)
-    constant = {d: cube.sizes[d] for d in order if d not in array.dims}
-    return array.expand_dims(constant).transpose(*order, *own).values.astype(float)
-
-
-def kimg(cube: xr.Dataset) -> np.ndarray:
-    """Training times of the cube, thousands of images."""
-    return cube["kimg"].values.astype(float)
-
-
-def labelled(cube: xr.Dataset, dims: Sequence[str], **variables: tuple) -> xr.Dataset:
-    """Dataset of (array, long_name, units) over `dims`, with the cube's coordinates."""
-    data = {
-        name: (dims, values, {"long_name": long_name, "units": units})
-        for name, (values, long_name, units) in variables.items()
-    }
-    return xr.Dataset(data, coords={d: cube[d] for d in dims if d in cube.coords})
