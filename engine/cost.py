@@ -23,7 +23,7 @@ from engine.job import Job, use_threads
 from engine.resolve import size_key
 from engine.spec import SpecError
 from engine.store import receipt_name
-from engine.work import DONE, Survey
+from engine.work import DONE, SKIPPED, Survey
 from trainables.denoiser import loss
 
 UNCERTAINTY = 1.5
@@ -114,7 +114,7 @@ def estimate(job: Job, survey: Survey) -> Estimate:
     costs = _stored(job, survey)
     result.measured = bool(costs)
     training = dict(survey.to_train())
-    lacking = ~survey.measured()
+    lacking = ~survey.measured() & (survey.pieces[:, :, :1] != SKIPPED)
     for i, trial in enumerate(survey.trials):
         if not lacking[i].any():
             continue

@@ -38,7 +38,8 @@ class Survey:
 
     def measured(self) -> np.ndarray:
         """bool (trial, kimg, analysis): stored, or a pair without a partner."""
-        return np.isin(self.pieces[:, :, 1:], (DONE, SKIPPED))
+        settled = np.isin(self.pieces[:, :, 1:], (DONE, SKIPPED))
+        return settled & (self.pieces[:, :, :1] != SKIPPED)
 
     def cells(self) -> np.ndarray:
         """int8 (trial, kimg): done when every analysis asked for has a valid piece."""

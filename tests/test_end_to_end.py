@@ -112,8 +112,8 @@ def test_tensorboard_reads_scalars_images_and_hyperparameters(finished):
             assert any(tag.startswith(start) for tag in tags["scalars"]), start
         (images,) = tags["images"]
         assert [i.step for i in events.Images(images)] == [1, 2]
-        first = events.Images(images)[0]  # 4 rows of 2 pairs of 8 x 8 pixels, enlarged 4 times
-        assert (first.height, first.width) == (4 * 9 * 4, 2 * 18 * 4)
+        first = events.Images(images)[0]  # 4 rows of 4 pairs of 8 x 8 pixels, enlarged 4 times
+        assert (first.height, first.width) == (4 * 9 * 4, 4 * 18 * 4)
         plugins = events.summary_metadata
         assert any(meta.plugin_data.plugin_name == "hparams" for meta in plugins.values())
 

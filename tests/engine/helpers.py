@@ -1,5 +1,6 @@
 """Runs a sweep in this process, without Ray: the same functions that the workers call."""
 
+from analyses.derived import derived
 from engine.analyse import analyse
 from engine.gather import build
 from engine.job import Job
@@ -63,7 +64,7 @@ def compute(ready, analyses=None):
 def cube_of(ready):
     """The cube of what is stored."""
     facts = ready.facts.model_dump(mode="json")
-    return build(ready.store, ready.sweep, facts, ready.survey(), {"test": "1"})
+    return derived(build(ready.store, ready.sweep, facts, ready.survey(), {"test": "1"}))
 
 
 def contents(folder, pattern):
