@@ -144,11 +144,17 @@ def gather(
 
 
 @app.command()
-def plot(path: PathArgument) -> None:
+def plot(
+    path: PathArgument,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(help="A figure of the paper, paper/1 to paper/30, or paper for all."),
+    ] = None,
+) -> None:
     """Draw the figures from the cube: PNG, PDF and the plotted numbers."""
     from engine.publish import plot_at
 
-    drawn, missing = _bad_input(lambda: plot_at(path))
+    drawn, missing = _bad_input(lambda: plot_at(path, figure or ()))
     for name in drawn:
         print(name)
     for name, reason in missing.items():

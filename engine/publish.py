@@ -5,6 +5,7 @@ Needs the store alone: no torch, no Ray, no data, so it works on a copy of the f
 
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -118,6 +119,28 @@ def draw(store: Store) -> dict[str, str]:
     return missing
 
 
+def draw_paper(store: Store, figures: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Draw figures of the paper from the cube, each with its numbers beside it."""
+    from analyses.paper import FIGURES_OF_PAPER
+    from analyses.paper import draw as draw_one
+
+    known = {f"paper/{number}": number for number in FIGURES_OF_PAPER}
+    asked = list(known) if "paper" in figures else list(figures)
+    for name in asked:
+        if name not in known:
+            raise ValueError(f"--figure {name}: wanted paper, or one of {', '.join(known)}")
+    cube, boundaries = export.read(store)
+    drawn, missing = [], {}
+    for name in asked:
+        try:
+            picture, numbers = draw_one(known[name], cube, boundaries)
+        except ValueError as error:
+            missing[name] = str(error)
+            continue
+        drawn += _write_figure(store, name, picture, numbers)
+    return drawn, missing
+
+
 def _write_figure(store: Store, name: str, picture: Any, numbers: Any) -> list[str]:
     """A figure as PNG and PDF, and the numbers that it shows; where they lie."""
     from analyses.style import render
@@ -151,9 +174,19 @@ def gather_at(path: str, to: str = "netcdf") -> str:
     return export.table(store, export.read(store)[0], to)
 
 
-def plot_at(path: str) -> tuple[list[str], dict[str, str]]:
-    """Draw the figures of the sweep in a folder: those drawn, and those not with the reason."""
+def plot_at(path: str, figures: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """Draw the figures of the sweep in a folder: those drawn, and those not with the reason.
+
+    Args:
+        figures: figures of the paper, `paper/1` to `paper/30`, or `paper` for all of them; none:
+            the sweep's own.
+
+    Raises:
+        ValueError: a figure that does not exist.
+    """
     _, _, store = stored(path)
+    if figures:
+        return draw_paper(store, figures)
     missing = draw(store)
     names = store.files.listing(FIGURES)
     return [f"{store.folder}/{n}" for n in names], missing
