@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from engine import cli
+from engine.run import record_run
 from tests.engine.helpers import compute, prepared
 
 
@@ -202,3 +203,10 @@ def test_gather_writes_one_long_table(finished, call, kind):
 def test_gather_refuses_an_unknown_format(finished, call):
     status, _, err = call("gather", finished, "--to", "xls")
     assert status == 2 and "wanted netcdf, csv or parquet, got 'xls'" in err
+
+
+def test_a_figure_of_the_paper_that_does_not_exist_exits_2_and_lists_them(tiny, tmp_path, call):
+    ready = prepared(tiny, tmp_path)
+    record_run(ready, "test")
+    status, _, err = call("plot", ready.store.folder, "--figure", "paper/31")
+    assert status == 2 and "--figure paper/31: wanted paper, or one of paper/1" in err
