@@ -4,11 +4,24 @@ Training inputs repeat the N training points when N is smaller than the number o
 of one image are not independent, so errors come from the sums over each distinct point.
 """
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["by_point", "mean_se", "ratio_se", "root_mean_se"]
+from analyses.statistics import wilson
+
+__all__ = [
+    "by_point",
+    "ends",
+    "mean_se",
+    "named_mean",
+    "named_share",
+    "ratio_se",
+    "root_mean_se",
+    "with_se",
+]
 
 
 def by_point(values: Float[Tensor, "... n"], points: int) -> Float[Tensor, "... p"]:
@@ -58,3 +71,32 @@ def root_mean_se(
     mean, se = mean_se(squares, points)
     root = mean.sqrt()
     return root, torch.where(root > 0, se / (2 * root), torch.zeros_like(se))
+
+
+def named_mean(
+    name: str,
+    values: Float[Tensor, "... n"],
+    points: int,
+    keep: Bool[Tensor, "... n"] | None = None,
+) -> dict[str, Float[Tensor, "..."]]:
+    """`mean_se` as variables: `<name>` and `<name>_se`."""
+    return with_se({name: mean_se(values, points, keep)})
+
+
+def with_se(
+    estimates: Mapping[str, tuple[Float[Tensor, "..."], Float[Tensor, "..."]]],
+) -> dict[str, Float[Tensor, "..."]]:
+    """Estimates and their standard errors as variables: all `<name>`, then all `<name>_se`."""
+    found = {name: value for name, (value, _) in estimates.items()}
+    return found | {f"{name}_se": se for name, (_, se) in estimates.items()}
+
+
+def named_share(name: str, k: int, n: int) -> dict[str, Float[Tensor, ""]]:
+    """A share k / n with its Wilson interval as variables; NaN if n is 0."""
+    return ends(name, k / n if n else float("nan"), *map(float, wilson(k, n)))
+
+
+def ends(name: str, value: float, low: float, high: float) -> dict[str, Float[Tensor, ""]]:
+    """An estimate with its interval as variables: `<name>`, `<name>_low`, `<name>_high`."""
+    found = {name: value, f"{name}_low": low, f"{name}_high": high}
+    return {key: torch.tensor(number, dtype=torch.float64) for key, number in found.items()}

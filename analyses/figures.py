@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.phase import LEVELS, across
-from analyses.style import figure, line_style, log_edges, number_ticks
+from analyses.style import figure, line_style, log_edges, number_ticks, shade
 from analyses.tables import (
     plotted,
     table_distance,
@@ -210,15 +210,9 @@ def _lines(
 def _shade_untrained(axes: Axes, table: pd.DataFrame) -> None:
     """Grey behind the noise levels that training rarely draws: there a network can be anything."""
     levels = table.drop_duplicates("sigma").sort_values("sigma")
-    edges = log_edges(levels["sigma"].to_numpy(float))
     rare = levels["exposure"].to_numpy(float) < RARE
-    limits = axes.get_xlim()
     label = f"under {RARE:.0%} of the training\nnoise is near this level"
-    for first, last in zip(edges[:-1][rare], edges[1:][rare], strict=True):
-        ends = max(first, limits[0]), min(last, limits[1])
-        axes.axvspan(*ends, color="0.93", lw=0, zorder=0, label=label)
-        label = "_more"
-    axes.set_xlim(limits)
+    shade(axes, levels["sigma"].to_numpy(float), rare, label)
 
 
 def _line_subtitle(cube: xr.Dataset, table: pd.DataFrame, place: str, own: str) -> str:

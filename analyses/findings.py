@@ -184,10 +184,11 @@ def _kind_of_ends(fit: xr.Dataset) -> str:
     """What stands in the brackets behind each estimate."""
     count = int(fit["onset_replicates"])
     if int(fit["onset_is_range"]):
-        return (
-            f"[range over {count} (seed, draw) replicate(s): too few to resample, so no interval]"
-        )
-    return f"[95 % interval, {count} (seed, draw) replicates and their samples resampled]"
+        return f"[range over {count} (seed, draw) replicate(s): too few for an interval]"
+    return (
+        f"[95 % interval, {count} (seed, draw) replicates: seeds and draws left out in turn, their"
+        " samples resampled]"
+    )
 
 
 def _admitted(fit: xr.Dataset) -> str:

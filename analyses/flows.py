@@ -15,12 +15,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.estimates import mean_se, root_mean_se
+from analyses.estimates import mean_se, root_mean_se, with_se
 from analyses.labels import FLOWS, Label, dataset, stack, suffixed, tagged
-from analyses.sampler import SIGMA_MAX
 from analyses.specimen import Specimen, Subset
 
-__all__ = ["agreement", "measure", "reference"]
+__all__ = ["agreement", "centred_cosine", "measure", "reference"]
 
 DIMS = ("flow_reference",)
 LABELS = {
@@ -49,22 +48,26 @@ SOLVER = {
 BRACKETS = ("gaussian", "empirical")
 
 
+def centred_cosine(a: Float[Tensor, "s d"], b: Float[Tensor, "s d"]) -> Float[Tensor, " s"]:
+    """Cosine by row after removing each row's mean, in [-1, 1]; NaN where a row is constant."""
+    a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
+    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1)
+
+
 def agreement(x: Float[Tensor, "n d"], r: Float[Tensor, "n d"]) -> dict[str, Float[Tensor, ""]]:
     """The three numbers, with standard errors, of samples `x` and `r` from equal latents.
 
     An image without contrast has no cosine and no R2 and is left out of their means.
     """
     squared = (x - r).square().sum(1)
-    u, v = (images - images.mean(1, keepdim=True) for images in (x, r))
-    energy, norms = u.square().sum(1), u.norm(dim=1) * v.norm(dim=1)
+    cosine, energy = centred_cosine(x, r), (x - x.mean(1, keepdim=True)).square().sum(1)
     n = len(x)
     values = {
         "flow_distance": root_mean_se(squared, n),
-        "flow_cosine": mean_se((u * v).sum(1) / norms, n, norms > 0),
+        "flow_cosine": mean_se(cosine, n, ~cosine.isnan()),
         "flow_r2": mean_se(1 - squared / energy, n, energy > 0),
     }
-    named = {name: value for name, (value, _) in values.items()}
-    return named | {f"{name}_se": se for name, (_, se) in values.items()}
+    return with_se(values)
 
 
 def measure(specimen: Specimen) -> xr.Dataset:
@@ -81,9 +84,7 @@ def reference(subset: Subset) -> xr.Dataset:
     for name in BRACKETS:
         values |= tagged(_against_all(_samples(subset, name), subset), name)
         labels |= suffixed(LABELS, name, f"of the {name} oracle")
-    start = SIGMA_MAX * subset.latents(subset.sampler.samples)
-    exact = subset.gaussian.flow(start, SIGMA_MAX, 0.0)
-    squares = (_samples(subset, "gaussian") - exact).square().mean(1)
+    squares = (_samples(subset, "gaussian") - subset.surrogate).square().mean(1)
     error, se = root_mean_se(squares, len(squares))
     values |= {"flow_solver_error": error, "flow_solver_error_se": se}
     return dataset(subset.sigmas, values, labels)

@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.estimates import mean_se, ratio_se
+from analyses.estimates import mean_se, named_mean, ratio_se, with_se
 from analyses.evaluations import Rows, Size, of_laws
 from analyses.labels import INPUTS, REFERENCES, Label, by_law, dataset, stack
 from analyses.linear_fit import distil
@@ -87,8 +87,7 @@ def distances(
     ):
         share, se = ratio_se(squared, power.expand_as(squared), n_points)
         values[name] = (1 - share, se)
-    named = {name: value for name, (value, _) in values.items()}
-    return named | {f"{name}_se": se for name, (_, se) in values.items()}, root
+    return with_se(values), root
 
 
 def rows(size: Size, *, draws: int = 16, laws: Sequence[str] = INPUTS) -> Rows:
@@ -116,9 +115,9 @@ def measure(specimen: Specimen, *, draws: int = 16, laws: Sequence[str] = INPUTS
             aligned = (out[0] * y[0]).sum(1) / (out[0].norm(dim=1) * size)
             return (
                 values
-                | _mean("linear_gaussian_rmse", apart, points)
-                | _mean("identity_distance", (out[0] - y[0]).norm(dim=1) / size, points)
-                | _mean("identity_cosine", aligned, points)
+                | named_mean("linear_gaussian_rmse", apart, points)
+                | named_mean("identity_distance", (out[0] - y[0]).norm(dim=1) / size, points)
+                | named_mean("identity_cosine", aligned, points)
             )
 
         # (inputs, reference) as `stack` makes it, to the order of `DIMS`.
@@ -143,21 +142,16 @@ def reference(subset: Subset, *, draws: int = 16, laws: Sequence[str] = INPUTS) 
         def of_law(law: str, sigma: float = sigma) -> dict[str, Tensor]:
             out = memory.evaluate(law, sigma)[2][0]
             apart = (out - memory.reference("gaussian", law, sigma)[0]).square().mean(1).sqrt()
-            return _mean("empirical_gaussian_rmse", apart, subset.n_points(law))
+            return named_mean("empirical_gaussian_rmse", apart, subset.n_points(law))
 
         _, y = subset.inputs("heldout", sigma)
         level = kappa(subset.pool.eigenvalues, len(subset.train), sigma)
         cells.append(
             by_law(laws, of_law)
-            | _mean("n_eff", subset.empirical.n_eff(y[0], sigma), subset.n_inputs)
+            | named_mean("n_eff", subset.empirical.n_eff(y[0], sigma), subset.n_inputs)
             | {"kappa": torch.tensor(level, dtype=torch.float64)}
         )
     spectrum = torch.zeros(subset.dim, dtype=torch.float64)
     spectrum[: subset.moments.rank] = subset.moments.eigenvalues
     values = stack(cells) | {"train_eigenvalues": spectrum}
     return dataset(subset.sigmas, values, REFERENCE_LABELS)
-
-
-def _mean(name: str, values: Float[Tensor, " n"], points: int) -> dict[str, Tensor]:
-    mean, se = mean_se(values, points)
-    return {name: mean, f"{name}_se": se}

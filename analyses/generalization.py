@@ -4,12 +4,11 @@ r"""The denoising loss on training and on held-out images at fixed noise levels,
 2310.02557, 2505.17638). Training points repeat to as many inputs as there are held-out images.
 """
 
-import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.estimates import mean_se
+from analyses.estimates import named_mean
 from analyses.evaluations import Rows, Size, of_laws
 from analyses.labels import Label, dataset, stack
 from analyses.specimen import Specimen, Subset
@@ -47,9 +46,9 @@ def measure(specimen: Specimen) -> xr.Dataset:
         train, heldout = losses["train"], losses["heldout"]
         points = specimen.n_points("train")
         cells.append(
-            _mean("train_loss", train, points)
-            | _mean("heldout_loss", heldout, len(heldout))
-            | _mean("generalization_gap", heldout - train, points)
+            named_mean("train_loss", train, points)
+            | named_mean("heldout_loss", heldout, len(heldout))
+            | named_mean("generalization_gap", heldout - train, points)
         )
     return dataset(specimen.sigmas, stack(cells), LABELS)
 
@@ -62,7 +61,7 @@ def reference(subset: Subset) -> xr.Dataset:
         cell = {}
         for name in ORACLES:
             out = subset.reference(name, "heldout", sigma)[0]
-            cell |= _mean(f"heldout_loss_{name}", loss(out, x), len(x))
+            cell |= named_mean(f"heldout_loss_{name}", loss(out, x), len(x))
         cells.append(cell)
     labels = {
         f"heldout_loss_{name}": Label(
@@ -73,8 +72,3 @@ def reference(subset: Subset) -> xr.Dataset:
         for name in ORACLES
     }
     return dataset(subset.sigmas, stack(cells), labels)
-
-
-def _mean(name: str, values: Float[Tensor, " n"], points: int) -> dict[str, torch.Tensor]:
-    mean, se = mean_se(values, points)
-    return {name: mean, f"{name}_se": se}

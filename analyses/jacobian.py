@@ -14,7 +14,7 @@ inputs.
 
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -30,7 +30,7 @@ from analyses.differential import (
     sensitivity_sides,
     signs,
 )
-from analyses.estimates import mean_se
+from analyses.estimates import named_mean
 from analyses.evaluations import Rows, Size
 from analyses.labels import Label, dataset, stack
 from analyses.specimen import Specimen, Subset
@@ -159,7 +159,7 @@ def reference(
                 "jacobian_rank_gaussian": effective_rank(gain.square()),
                 "jacobian_rank_gaussian_se": none,
             }
-            | _mean("jacobian_trace_empirical", memory, len(y))
+            | named_mean("jacobian_trace_empirical", memory, len(y))
         )
     return dataset(subset.sigmas, stack(cells), REFERENCE_LABELS)
 
@@ -191,12 +191,12 @@ def _whole(specimen: Specimen, sigma: float, points: int, full: int) -> dict[str
     values |= {f"sensitivity_side_{s}": side for s, side in zip(SIDES, sides, strict=True)}
     cell: dict[str, Tensor] = {}
     for name, value in values.items():
-        cell |= _mean(name, value, len(whole), ~value.isnan())  # NaN where J is 0
+        cell |= named_mean(name, value, len(whole), ~value.isnan())  # NaN where J is 0
     seen = (energy[:, :k] > FLOOR**2 * energy[:, :1]).T
     along = cosines.diagonal(dim1=1, dim2=2).abs().T
     # As many modes as pixels, for all variables that have modes.
     rest = (0, d - k)
-    overlap = _mean("jacobian_mode_overlap", along, len(whole), seen)
+    overlap = named_mean("jacobian_mode_overlap", along, len(whole), seen)
     return cell | {name: pad(value, rest, value=torch.nan) for name, value in overlap.items()}
 
 
@@ -209,20 +209,10 @@ def _probed(specimen: Specimen, sigma: float, probes: int) -> dict[str, Tensor]:
     out, traces = hutchinson(specimen.linearize, y[0, at], v, sigma)
     estimate, residual = sure(x[at], y[0, at], out, traces, sigma)
     return (
-        _mean("jacobian_trace_hutchinson", traces, m)
-        | _mean("sure_loss", estimate, m)
-        | _mean("sure_residual", residual, m)
+        named_mean("jacobian_trace_hutchinson", traces, m)
+        | named_mean("sure_loss", estimate, m)
+        | named_mean("sure_residual", residual, m)
     )
-
-
-def _mean(
-    name: str,
-    values: Float[Tensor, "... n"],
-    points: int,
-    keep: Bool[Tensor, "... n"] | None = None,
-) -> dict[str, Tensor]:
-    mean, se = mean_se(values, points, keep)
-    return {name: mean, f"{name}_se": se}
 
 
 def _check(points: int, probes: int) -> None:

@@ -133,32 +133,20 @@ def _tagged(name: str, tag: str) -> str:
     return f"{name}_{tag}"
 
 
+TEXTS = {
+    "inputs": (INPUTS, "law of the inputs"),
+    "reference": (REFERENCES, "denoiser compared with"),
+    "flow_reference": (FLOWS, "oracle whose samples are compared with"),
+    "trajectory_denoiser": (TRAJECTORIES, "denoiser that is followed from the latents"),
+}
+"""Labels of the dims that have names for places, and what the names are of."""
+
+
 def _coords(sigmas: Sequence[float]) -> dict[str, xr.Variable]:
     """The coordinates an analysis can have; text as objects (zarr has no fixed-width text)."""
-    return {
-        "sigma": xr.Variable(
-            "sigma",
-            np.array(sigmas, dtype=np.float64),
-            {"long_name": "noise standard deviation", "units": "pixel"},
-        ),
-        "inputs": xr.Variable(
-            "inputs",
-            np.array(INPUTS, dtype=object),
-            {"long_name": "law of the inputs", "units": "1"},
-        ),
-        "reference": xr.Variable(
-            "reference",
-            np.array(REFERENCES, dtype=object),
-            {"long_name": "denoiser compared with", "units": "1"},
-        ),
-        "flow_reference": xr.Variable(
-            "flow_reference",
-            np.array(FLOWS, dtype=object),
-            {"long_name": "oracle whose samples are compared with", "units": "1"},
-        ),
-        "trajectory_denoiser": xr.Variable(
-            "trajectory_denoiser",
-            np.array(TRAJECTORIES, dtype=object),
-            {"long_name": "denoiser that is followed from the latents", "units": "1"},
-        ),
-    }
+    attrs = {"long_name": "noise standard deviation", "units": "pixel"}
+    coords = {"sigma": xr.Variable("sigma", np.array(sigmas, dtype=np.float64), attrs)}
+    for dim, (names, of) in TEXTS.items():
+        attrs = {"long_name": of, "units": "1"}
+        coords[dim] = xr.Variable(dim, np.array(names, dtype=object), attrs)
+    return coords

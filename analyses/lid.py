@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.differential import PRODUCT, posterior_variance, signs, trace
-from analyses.estimates import mean_se
+from analyses.estimates import named_mean
 from analyses.evaluations import Rows, Size
 from analyses.labels import Label, by_law, dataset, stack, suffixed, tagged
 from analyses.specimen import Specimen, Subset
@@ -62,7 +62,7 @@ def measure(
                 v = signs(generator, len(x) * _positive(probes), specimen.dim)
             out, traces = trace(specimen.linearize, x, sigma, v)
             at = x[torch.arange(len(out)) % len(x)]
-            return _mean("lid", dimension(at, out, traces, sigma), len(x))
+            return named_mean("lid", dimension(at, out, traces, sigma), len(x))
 
         cells.append(by_law(LAWS, of_law))
     return dataset(specimen.sigmas, stack(cells), LABELS)
@@ -84,8 +84,8 @@ def reference(
             lam = subset.moments.eigenvalues
             own = (lam / (lam + sigma**2)).sum().expand(len(x))
             spread = posterior_variance(subset.train, x, memory, sigma) / sigma**2
-            affine = _mean("lid", dimension(x, wiener, own, sigma), len(x))
-            empirical = _mean("lid", dimension(x, memory, spread, sigma), len(x))
+            affine = named_mean("lid", dimension(x, wiener, own, sigma), len(x))
+            empirical = named_mean("lid", dimension(x, memory, spread, sigma), len(x))
             return tagged(affine, "gaussian") | tagged(empirical, "empirical")
 
         cells.append(by_law(LAWS, of_law))
@@ -105,8 +105,3 @@ def _positive(probes: int) -> int:
     if probes < 1:
         raise ValueError(f"lid: `probes` must be at least 1, got {probes}.")
     return probes
-
-
-def _mean(name: str, values: Float[Tensor, " n"], points: int) -> dict[str, Tensor]:
-    mean, se = mean_se(values, points)
-    return {name: mean, f"{name}_se": se}

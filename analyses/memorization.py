@@ -18,7 +18,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.estimates import mean_se
+from analyses.estimates import ends, mean_se, named_mean, named_share
 from analyses.labels import Label, dataset, suffixed, tagged
 from analyses.nearest import (
     Nearest,
@@ -169,9 +169,7 @@ def _count(near: Nearest, threshold: float) -> tuple[int, int]:
 
 def _share(near: Nearest, threshold: float) -> dict[str, Tensor]:
     """Memorized share of the rows, with its Wilson interval."""
-    k, n = _count(near, threshold)
-    low, high = wilson(k, n)
-    return _ends("memorized_fraction", k / n, float(low), float(high))
+    return named_share("memorized_fraction", *_count(near, threshold))
 
 
 def _excess(near: Nearest, nulls: Sequence[Nearest], threshold: float) -> dict[str, Tensor]:
@@ -182,7 +180,7 @@ def _excess(near: Nearest, nulls: Sequence[Nearest], threshold: float) -> dict[s
     """
     own = _count(near, threshold)
     found = [newcombe(*own, *_count(null, threshold)) for null in nulls]
-    return _ends("memorized_excess", *map(min, zip(*found, strict=True)))
+    return ends("memorized_excess", *map(min, zip(*found, strict=True)))
 
 
 def _against(near: Nearest, null: Nearest) -> dict[str, Tensor]:
@@ -207,8 +205,7 @@ def _auc(near: Nearest) -> dict[str, Tensor]:
 
 
 def _score(near: Nearest, x: Float[Tensor, "n d"]) -> dict[str, Tensor]:
-    mean, se = mean_se(near.first / x.norm(dim=1), len(x))
-    return {"generalization_score": mean, "generalization_score_se": se}
+    return named_mean("generalization_score", near.first / x.norm(dim=1), len(x))
 
 
 def _raw(near: Nearest) -> dict[str, Tensor]:
@@ -219,11 +216,6 @@ def _raw(near: Nearest) -> dict[str, Tensor]:
         "second_distance": near.second.float(),
         "nearest_index": near.index.int(),
     }
-
-
-def _ends(name: str, value: float, low: float, high: float) -> dict[str, Tensor]:
-    ends = {"": value, "_low": low, "_high": high}
-    return {f"{name}{end}": torch.tensor(v, dtype=torch.float64) for end, v in ends.items()}
 
 
 def _share_labels(threshold: float) -> dict[str, Label]:

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from analyses.sampler import SIGMA_MAX
 from analyses.specimen import Specimen, Subset
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "near_training",
     "nearest_two",
     "neighbours",
-    "surrogate",
 ]
 
 ROWS = 2**24
@@ -133,13 +131,6 @@ def nearest_two(
     return Nearest(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def surrogate(subset: Subset) -> Float[Tensor, "s d"]:
-    """Samples of the Gaussian denoiser by its exact flow from the common latents: as many as of
-    any denoiser, and copies of nothing."""
-    start = SIGMA_MAX * subset.latents(subset.sampler.samples)
-    return subset.gaussian.flow(start, SIGMA_MAX, 0.0)
-
-
 def near_training(subset: Subset, same: Sameness) -> Neighbours:
     """`neighbours` of the subset's training points, once per subset."""
     shape = tuple(subset.shape)
@@ -163,7 +154,7 @@ def near_heldout(subset: Subset, same: Sameness) -> Nearest:
 def near_surrogate(subset: Subset, same: Sameness) -> Nearest:
     """Training points nearest to the samples of the Gaussian denoiser, once per subset."""
     key = ("nearest", "surrogate", subset.sampler.samples, tuple(subset.shape), same)
-    return subset.shared(key, lambda: _nearest(subset, surrogate(subset), same))
+    return subset.shared(key, lambda: _nearest(subset, subset.surrogate, same))
 
 
 def _nearest(subset: Subset, x: Float[Tensor, "n d"], same: Sameness) -> Nearest:

@@ -18,10 +18,10 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analyses.estimates import named_share
 from analyses.labels import Label, dataset, suffixed, tagged
-from analyses.nearest import Sameness, near_heldout, near_samples, near_surrogate, surrogate
+from analyses.nearest import Sameness, near_heldout, near_samples, near_surrogate
 from analyses.specimen import Specimen, Subset
-from analyses.statistics import wilson
 
 __all__ = ["label", "measure", "nearest_other", "reference"]
 
@@ -104,7 +104,7 @@ def reference(subset: Subset, *, quantile: float = 0.01, flips: bool = False) ->
     thresholds = _thresholds(subset, quantile, flips)
     same = Sameness(flips=flips)
     heldout = _labels(subset.heldout, near_heldout(subset, same).first, thresholds)
-    drawn = _labels(surrogate(subset), near_surrogate(subset, same).first, thresholds)
+    drawn = _labels(subset.surrogate, near_surrogate(subset, same).first, thresholds)
     values = tagged(_fractions(heldout), "null") | tagged(_fractions(drawn), "null_gaussian")
     labels = suffixed(FRACTIONS, "null", "of held-out images")
     labels |= suffixed(FRACTIONS, "null_gaussian", "of samples of the Gaussian denoiser")
@@ -143,10 +143,7 @@ def _labels(
 
 def _fractions(labels: Int[Tensor, " n"]) -> dict[str, Tensor]:
     """Share of each label, with its Wilson interval."""
-    values = {}
+    values: dict[str, Tensor] = {}
     for i, name in enumerate(NAMES):
-        k, n = int((labels == i).sum()), len(labels)
-        low, high = wilson(k, n)
-        for end, value in {"": k / n, "_low": float(low), "_high": float(high)}.items():
-            values[f"{name}{end}"] = torch.tensor(value, dtype=torch.float64)
+        values |= named_share(name, int((labels == i).sum()), len(labels))
     return values

@@ -19,18 +19,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.cross_split import cross_split_mse
-from analyses.estimates import mean_se, root_mean_se
+from analyses.estimates import ends, mean_se, named_mean, named_share, root_mean_se, with_se
+from analyses.flows import centred_cosine
 from analyses.labels import Label, dataset
 from analyses.moments import Moments
 from analyses.nearest import nearest_two
 from analyses.relations import RELATIONS
 from analyses.specimen import Subset
-from analyses.statistics import RESAMPLES, percentile_interval, wilson
+from analyses.statistics import RESAMPLES, percentile_interval
 
 __all__ = [
     "Side",
     "agreement",
-    "centred_cosine",
     "compare",
     "measure_pair",
     "median_ratio",
@@ -119,12 +119,6 @@ class Side:
         return cls(samples, outputs)
 
 
-def centred_cosine(a: Float[Tensor, "s d"], b: Float[Tensor, "s d"]) -> Float[Tensor, " s"]:
-    """Cosine by row after removing each row's mean, in [-1, 1]; NaN where a row is constant."""
-    a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
-    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1)
-
-
 def median_ratio(
     numerator: Float[np.ndarray, " s"],
     denominator: Float[np.ndarray, " s"],
@@ -165,19 +159,18 @@ def agreement(
         "cosine": mean_se(cosine, s, known),
         "flow_distance": root_mean_se(square, s),
     }
-    found = {name: value for name, (value, _) in values.items()}
-    found |= {f"{name}_se": se for name, (_, se) in values.items()}
-    found |= _share("reproducibility", int((cosine > ALIKE).sum()), int(known.sum()))
+    found = with_se(values) | named_share(
+        "reproducibility", int((cosine > ALIKE).sum()), int(known.sum())
+    )
     near = (xa - xb).abs().mean(1) < NEAR
-    found |= _share("reproducibility_pixel", int(near.sum()), s)
+    found |= named_share("reproducibility_pixel", int(near.sum()), s)
     ratio = median_ratio(square.sqrt().numpy(), to_train.numpy())
-    return found | _ends("to_train_ratio", *ratio)
+    return found | ends("to_train_ratio", *ratio)
 
 
 def output_distance(a: Float[Tensor, "k i d"], b: Float[Tensor, "k i d"]) -> dict[str, Tensor]:
     """Mean over inputs of |D_A(y) - D_B(y)|^2 / d at each noise level, and its standard error."""
-    mean, se = mean_se((a - b).square().mean(2), a.shape[1])
-    return {"denoiser_mse": mean, "denoiser_mse_se": se}
+    return named_mean("denoiser_mse", (a - b).square().mean(2), a.shape[1])
 
 
 def predicted_mse(
@@ -240,15 +233,6 @@ def _predicted(subset: Subset, n: int) -> Float[Tensor, " k"]:
         y = subset.inputs("heldout", sigma)[1][0, :n]
         levels.append(predicted_mse(subset.pool, len(subset.train), sigma, y).mean())
     return torch.stack(levels)
-
-
-def _share(name: str, k: int, n: int) -> dict[str, Tensor]:
-    return _ends(name, k / n if n else float("nan"), *map(float, wilson(k, n)))
-
-
-def _ends(name: str, value: float, low: float, high: float) -> dict[str, Tensor]:
-    named = {name: value, f"{name}_low": low, f"{name}_high": high}
-    return {key: torch.tensor(number, dtype=torch.float64) for key, number in named.items()}
 
 
 def _check(own: Side, other: Side, subset: Subset, prefix: str) -> None:

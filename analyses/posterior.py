@@ -16,7 +16,7 @@ from torch import Tensor
 from analyses.collapse import collapse_sigma, collapse_sigma_gaussian, speciation_sigma
 from analyses.estimates import mean_se
 from analyses.labels import Label, dataset, stack, suffixed, tagged
-from analyses.nearest import distinct, nearest_two
+from analyses.nearest import Sameness, near_training, nearest_two
 from analyses.specimen import Specimen, Subset
 
 __all__ = ["decided", "measure", "reference"]
@@ -83,7 +83,7 @@ def reference(subset: Subset) -> xr.Dataset:
 
 def _distinct(subset: Subset) -> Float[Tensor, "k d"]:
     """The training points without duplicates, which would change places as the nearest."""
-    return subset.train[subset.shared(("distinct",), lambda: distinct(subset.train))]
+    return near_training(subset, Sameness()).points
 
 
 def _theory(subset: Subset) -> dict[str, Tensor]:

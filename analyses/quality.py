@@ -19,7 +19,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.labels import Label, dataset, suffixed, tagged
-from analyses.sampler import SIGMA_MAX
 from analyses.specimen import Specimen, Subset
 
 __all__ = ["frechet", "measure", "reference", "sliced_wasserstein"]
@@ -79,9 +78,8 @@ def reference(subset: Subset, *, directions: int = 128, features: int = 16) -> x
         labels[f"{name}_floor_sd"] = Label(
             f"standard deviation over halvings of: {floor.long_name}", (), floor.units
         )
-    latents = subset.latents(subset.sampler.samples)
-    drawn = subset.gaussian.flow(SIGMA_MAX * latents, SIGMA_MAX, 0.0)
-    values |= tagged(_distances(subset, drawn, directions, features), "gaussian")
+    drawn = _distances(subset, subset.surrogate, directions, features)
+    values |= tagged(drawn, "gaussian")
     labels |= suffixed(_labels(features), "gaussian", "of samples of the Gaussian denoiser")
     return dataset(subset.sigmas, values, labels)
 
@@ -94,14 +92,14 @@ def _distances(
     The parts of one halving are disjoint, so that the spread between them shows what drawing
     other samples and other held-out images would change.
     """
-    found: dict[str, list[Tensor]] = {}
+    compare = _comparisons(subset, directions, features)
+    found: dict[str, list[Tensor]] = {name: [] for name in compare}
     for k, halves in enumerate(_halvings(subset)):
         n = min(len(halves[0]), len(x) // 2)
         order = torch.randperm(len(x), generator=subset.stream("probe", "parts", k))
         for part, half in zip(order[: 2 * n].split(n), halves, strict=True):
-            for name, distance in _comparisons(subset, directions, features).items():
-                value = distance(x[part], subset.heldout[half[:n]])
-                found.setdefault(name, []).append(value)
+            for name, distance in compare.items():
+                found[name].append(distance(x[part], subset.heldout[half[:n]]))
     values = {}
     for name, each in found.items():
         pairs = torch.stack(each).view(-1, 2)

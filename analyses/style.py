@@ -5,7 +5,7 @@ import textwrap
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -61,6 +61,22 @@ def number_ticks(axes: Axes, which: str, values: np.ndarray) -> None:
     axis.set_major_locator(FixedLocator(kept))
     axis.set_minor_locator(NullLocator())
     axis.set_ticklabels([f"{value:g}" for value in kept])
+
+
+def shade(
+    axes: Axes,
+    levels: Float[np.ndarray, " k"],
+    flagged: Bool[np.ndarray, " k"],
+    label: str,
+) -> None:
+    """Grey behind the flagged ones of positive, increasing `levels`, inside the axes' limits."""
+    edges, limits = log_edges(levels), axes.get_xlim()
+    for first, last in zip(edges[:-1][flagged], edges[1:][flagged], strict=True):
+        ends = max(first, limits[0]), min(last, limits[1])
+        if ends[0] < ends[1]:
+            axes.axvspan(*ends, color="0.93", lw=0, zorder=0, label=label)
+            label = "_more"
+    axes.set_xlim(limits)
 
 
 def figure(title: str, subtitle: str, width: float = 7.2, height: float = 4.6) -> tuple:

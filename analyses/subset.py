@@ -20,7 +20,7 @@ from analyses.cache import SHARED, digest
 from analyses.labels import INPUTS
 from analyses.moments import Moments
 from analyses.oracles import EmpiricalDenoiser, GaussianDenoiser, KappaDenoiser
-from analyses.sampler import DEFAULT, Sampler
+from analyses.sampler import DEFAULT, SIGMA_MAX, Sampler
 
 __all__ = ["Denoiser", "Subset"]
 
@@ -113,6 +113,17 @@ class Subset:
     def empirical(self) -> EmpiricalDenoiser:
         """D_M of the training points."""
         return EmpiricalDenoiser(self.train)
+
+    @cached_property
+    def surrogate(self) -> Float[Tensor, "s d"]:
+        """Samples of D_G by its exact flow from the common latents: as many as of any denoiser,
+        and copies of nothing."""
+
+        def build() -> Tensor:
+            start = SIGMA_MAX * self.latents(self.sampler.samples)
+            return self.gaussian.flow(start, SIGMA_MAX, 0.0)
+
+        return self.shared(("surrogate", self.sampler.samples), build)
 
     @property
     def dim(self) -> int:

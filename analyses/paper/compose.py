@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -13,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from analyses.figures import RARE
 from analyses.paper.sheets import Line, Matrix, Mosaic, Panel, Sheet, image_shape
-from analyses.style import log_edges, number_ticks
+from analyses.style import number_ticks, shade
 
 __all__ = ["compose", "tabulate"]
 
@@ -131,7 +130,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     else:
         axes.set_ylim(*panel.y_limits)
     if panel.exposure is not None:
-        _shade_rare(axes, panel.exposure.sortby("sigma"))
+        # There a network can be anything.
+        exposure = panel.exposure.sortby("sigma")
+        shade(axes, exposure["sigma"].values.astype(float), exposure.values < RARE, RARELY)
     if panel.places:
         axes.set_xticks(range(len(panel.places)), panel.places, fontsize=8)
         axes.set_xlim(-0.5, len(panel.places) - 0.5)
@@ -154,18 +155,6 @@ def _log_ticks(axes: Axes, values: Float[np.ndarray, " k"]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(decades))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_ticklabels([f"{each:g}" for each in decades])
-
-
-def _shade_rare(axes: Axes, exposure: xr.DataArray) -> None:
-    """Grey behind noise levels that training rarely draws: there a network can be anything."""
-    edges = log_edges(exposure["sigma"].values.astype(float))
-    limits, label = axes.get_xlim(), RARELY
-    for first, last, share in zip(edges[:-1], edges[1:], exposure.values, strict=True):
-        ends = max(first, limits[0]), min(last, limits[1])
-        if share < RARE and ends[0] < ends[1]:
-            axes.axvspan(*ends, color="0.94", lw=0, zorder=0, label=label)
-            label = "_more"
-    axes.set_xlim(limits)
 
 
 def _draw_pictures(block: SubFigure, pictures: Sequence[Mosaic | Matrix], across: int) -> None:
