@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.phase import LEVELS, across
+from analyses.phase import LEVELS
 from analyses.style import figure, line_style, log_edges, number_ticks, shade
 from analyses.tables import (
     plotted,
@@ -23,6 +23,7 @@ from analyses.tables import (
     table_linearity,
     table_width,
 )
+from analyses.trials import across
 from analyses.wording import subject
 
 __all__ = ["FIGURES", "plotted"]

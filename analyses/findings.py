@@ -12,8 +12,9 @@ import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
 
-from analyses.phase import LEVEL, heldout
+from analyses.phase import LEVEL
 from analyses.statistics import wilson
+from analyses.trials import heldout
 from analyses.wording import (
     lowest,
     onsets_by_n,

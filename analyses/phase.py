@@ -30,8 +30,6 @@ from analyses.slopes import ONSET_LEVEL, slopes
 from analyses.spread import spread
 from analyses.statistics import paired_difference, paired_r2_difference
 from analyses.trials import (
-    OWN,
-    SIGMA,
     across,
     at,
     heldout,
@@ -41,18 +39,7 @@ from analyses.trials import (
     per_trial,
 )
 
-__all__ = [
-    "LEVEL",
-    "LEVELS",
-    "OWN",
-    "SIGMA",
-    "across",
-    "heldout",
-    "labelled",
-    "nearest_sigma",
-    "per_trial",
-    "phase",
-]
+__all__ = ["LEVEL", "LEVELS", "boundaries", "falls", "gaussian_times", "onset_times", "phase"]
 
 LEVEL = ONSET_LEVEL
 """Memorized share that counts as the onset of memorization."""

@@ -4,10 +4,9 @@ Adding one is a module with `measure(specimen, **options)` and a line in `ANALYS
 """
 
 import inspect
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import xarray as xr
 
@@ -39,7 +38,6 @@ from analyses.specimen import Specimen, Subset
 
 __all__ = ["ANALYSES", "Analysis", "lookup", "measure_all", "options_of", "reference_all"]
 
-T = TypeVar("T")
 Options = Mapping[str, Mapping[str, Any]]
 
 
@@ -67,10 +65,17 @@ class Analysis:
     """rows(size, **options): denoiser evaluations of one snapshot, by what is evaluated."""
     samples: bool = False
     """Whether its numbers depend on how samples are drawn (the input law `path` does anyway)."""
+    levels: bool = False
+    """Whether one that is not `per_sigma` looks at all noise levels together."""
     version: int = 2
     """Raised whenever its numbers change."""
     group: str = "snapshot"
     """Analyses of one group run in one task and share evaluations. Only schedules."""
+
+    @property
+    def sees_sigmas(self) -> bool:
+        """Whether its numbers depend on which noise levels are analysed."""
+        return self.per_sigma or self.levels
 
 
 ANALYSES = {
@@ -94,8 +99,12 @@ ANALYSES = {
     "quality": Analysis(quality.measure, quality.reference, False, sample_rows, True),
     "spectrum": Analysis(spectrum.measure, spectrum.reference, False, sample_rows, True),
     "flows": Analysis(flows.measure, flows.reference, False, sample_rows, True),
-    "posterior": Analysis(posterior.measure, posterior.reference, False, sample_rows, True),
-    "trajectories": Analysis(trajectories.measure, None, False, trajectories.rows, True),
+    "posterior": Analysis(
+        posterior.measure, posterior.reference, False, sample_rows, True, levels=True
+    ),
+    "trajectories": Analysis(
+        trajectories.measure, None, False, trajectories.rows, True, levels=True
+    ),
     "teleportation": Analysis(teleportation.measure, None, False, teleportation.rows, True),
 }
 
@@ -128,17 +137,29 @@ def options_of(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+Call = Callable[..., xr.Dataset | None]
+"""call(name, function, subject, **options) -> what the function returns, None if it failed."""
+
+
+def directly(
+    name: str, function: Callable[..., xr.Dataset], subject: Subset, **options: object
+) -> xr.Dataset:
+    """An analysis that raises ends them all."""
+    return function(subject, **options)
+
+
 def measure_all(
-    specimen: Specimen, options: Options, meter: "Meter | None" = None
+    specimen: Specimen, options: Options, call: Call = directly
 ) -> dict[str, xr.Dataset]:
     """The analyses that `options` names (name -> options), each as if it ran alone.
 
     Those that allow it go noise level by noise level, so that at most one level's evaluations are
-    in memory; the same level's evaluations are shared by all of them. `meter` notes the time that
-    each takes.
+    in memory; the same level's evaluations are shared by all of them. `call` makes every call:
+    what is shared is spent in the first that asks for it, and an analysis for which it returns
+    None is left out while the others go on.
     """
     functions = {name: lookup(name).measure for name in options}
-    return _run(specimen, options, functions, meter or Meter())
+    return _run(specimen, options, functions, call)
 
 
 def rows_of(size: Size, options: Options) -> dict[str, int]:
@@ -154,51 +175,39 @@ def rows_of(size: Size, options: Options) -> dict[str, int]:
 
 
 def reference_all(
-    subset: Subset, options: Options, meter: "Meter | None" = None
+    subset: Subset, options: Options, call: Call = directly
 ) -> dict[str, xr.Dataset]:
     """The reference of each analysis that has one, once for all cells of a training subset."""
     functions = {name: lookup(name).reference for name in options}
     functions = {name: f for name, f in functions.items() if f is not None}
-    return _run(subset, options, functions, meter or Meter())
-
-
-class Meter:
-    """Seconds of each analysis: what several share is charged to the first that asks for it."""
-
-    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
-        self.clock = clock
-        self.seconds: dict[str, float] = {}
-
-    def call(self, name: str, function: Callable[..., T], *args: object, **options: object) -> T:
-        """The function's result, its time added to `name`'s."""
-        start = self.clock()
-        try:
-            return function(*args, **options)
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
+    return _run(subset, options, functions, call)
 
 
 def _run(
     subject: Subset,
     options: Options,
     functions: Mapping[str, Callable[..., xr.Dataset]],
-    meter: Meter,
+    call: Call,
 ) -> dict[str, xr.Dataset]:
     for name in options:
         _check(name, options[name])
-    levels: dict[str, list[xr.Dataset]] = {}
-    by_level = {name: f for name, f in functions.items() if ANALYSES[name].per_sigma}
+    by_level = [name for name in functions if ANALYSES[name].per_sigma]
+    levels: dict[str, list[xr.Dataset]] = {name: [] for name in by_level}
     for sigma in subject.sigmas if by_level else ():
         one = subject.only(sigma)
-        for name, function in by_level.items():
-            found = meter.call(name, function, one, **options[name])
-            levels.setdefault(name, []).append(found)
-    return {
-        name: concat_sigma(levels[name])
-        if name in levels
-        else meter.call(name, function, subject, **options[name])
+        for name in list(levels):
+            found = call(name, functions[name], one, **options[name])
+            if found is None:
+                del levels[name]
+            else:
+                levels[name].append(found)
+    whole = {
+        name: call(name, function, subject, **options[name])
         for name, function in functions.items()
+        if name not in by_level
     }
+    found = {name: concat_sigma(parts) for name, parts in levels.items()} | whole
+    return {name: found[name] for name in functions if found.get(name) is not None}
 
 
 def _check(name: str, options: Mapping[str, Any]) -> None:

@@ -13,9 +13,10 @@ import pandas as pd
 import xarray as xr
 
 from analyses import onset
-from analyses.phase import LEVELS, across, nearest_sigma
+from analyses.phase import LEVELS
 from analyses.slopes import MIN_REPLICATES
 from analyses.statistics import mean_interval
+from analyses.trials import across, nearest_sigma
 
 Cube = TypeVar("Cube", xr.Dataset, xr.DataArray)
 

@@ -16,12 +16,11 @@ import xarray as xr
 
 from analyses.moments import Moments
 from analyses.pairs import measure_pair
-from analyses.registry import Meter, measure_all, reference_all
-from analyses.sampler import Sampler
+from analyses.registry import measure_all, reference_all
 from analyses.specimen import Specimen
 from analyses.specimen import Subset as Points
 from engine.grid import Cell, Subset, partner
-from engine.job import Job, training_points, use_threads
+from engine.job import ELSEWHERE, Job, training_points, use_threads
 from engine.pieces import Piece, Variable
 from engine.store import receipt_name, snapshot_path
 from trainables.datasets.data import Data
@@ -36,19 +35,19 @@ def analyse(
     An analysis that raises fails alone: its receipt holds the reason, the others are stored.
 
     Raises:
-        OSError, MemoryError: the place failed, to be tried again elsewhere.
+        ELSEWHERE: the place failed, to be tried again elsewhere.
     """
     use_threads(job)
     receipts = dict(job.store.read_receipts(at, [receipt_name(at, group)]))
     kind = "pieces" if isinstance(at, Cell) else "subset_pieces"
-    results, seconds, errors = _measure(job, data, at, names)
+    results, meter = _measure(job, data, at, names)
     for name in names:
         before = receipts.get(name, {}).get("attempts", 0)
         print_ = job.prints[kind][name]
-        spent = seconds.get(name, 0.0)
+        spent = meter.seconds.get(name, 0.0)
         receipts[name] = {"seconds": spent, "attempts": before + 1, "fingerprint": print_}
-        if name in errors:
-            receipts[name] |= errors[name]
+        if name in meter.errors:
+            receipts[name] |= meter.errors[name]
         else:
             job.store.write_piece(at, name, to_piece(results[name], print_))
     receipt = {
@@ -61,45 +60,72 @@ def analyse(
     return {
         "at": at,
         "group": group,
-        "errors": {n: e["error"] for n, e in errors.items()},
-        "seconds": sum(seconds.values()),
+        "errors": {n: e["error"] for n, e in meter.errors.items()},
+        "seconds": sum(meter.seconds.values()),
     }
+
+
+class Meter:
+    """Makes the calls of a task's analyses: notes the seconds of each, and its error if it raises.
+
+    What several share is charged to the first that asks for it.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.seconds: dict[str, float] = {}
+        self.errors: dict[str, dict[str, str]] = {}
+
+    def __call__(
+        self, name: str, function: Callable[..., xr.Dataset], *args: object, **options: object
+    ) -> xr.Dataset | None:
+        """What the function returns; None if it raised."""
+        start = self.clock()
+        try:
+            return function(*args, **options)
+        except ELSEWHERE:
+            raise
+        except Exception as error:
+            # Whatever an analysis raises fails its own piece: the receipt says it, the cell shows
+            # it, and the others go on.
+            self.fail(name, error)
+            return None
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
+
+    def fail(self, name: str, error: Exception) -> None:
+        """Note that analysis `name` raised `error`."""
+        trace = "".join(traceback.format_exception(error))
+        self.errors[name] = {"error": f"{type(error).__name__}: {error}", "traceback": trace}
 
 
 def _measure(
     job: Job, data: Data, at: Cell | Subset, names: Sequence[str]
-) -> tuple[dict[str, xr.Dataset], dict[str, float], dict[str, dict[str, str]]]:
-    """Results, seconds per analysis, and errors of those that raised."""
-    options = {name: job.facts.analyses[name].options for name in names}
+) -> tuple[dict[str, xr.Dataset], Meter]:
+    """Results of those that did not raise; seconds and errors."""
     meter = Meter(time.process_time if device_of(job).type == "cpu" else time.perf_counter)
-    results: dict[str, xr.Dataset] = {}
-    errors: dict[str, dict[str, str]] = {}
+    options = {name: job.facts.analyses[name].options for name in names}
     try:
-        results = _run(job, data, at, options, meter)
-    except (OSError, MemoryError):
+        return _run(job, data, at, options, meter), meter
+    except ELSEWHERE:
         raise
-    except Exception:
-        # One of the group failed: run each alone, so that it fails alone and is named.
+    except Exception as error:
+        # Before any analysis, e.g. a torn snapshot: none of them can be measured.
         for name in names:
-            try:
-                results |= _run(job, data, at, {name: options[name]}, meter)
-            except (OSError, MemoryError):
-                raise
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                errors[name] = {"error": reason, "traceback": traceback.format_exc()}
-    return results, meter.seconds, errors
+            meter.fail(name, error)
+        return {}, meter
 
 
 def _run(
     job: Job, data: Data, at: Cell | Subset, options: dict[str, dict[str, Any]], meter: Meter
 ) -> dict[str, xr.Dataset]:
     """The named analyses of a cell's denoiser, or the references of a subset."""
-    if isinstance(at, Cell) and job.facts.analyses[next(iter(options))].group == "pairs":
-        return {name: meter.call(name, _compare, job, data, at, name) for name in options}
-    if isinstance(at, Cell):
-        return measure_all(_specimen(job, data, at), options, meter)
-    return reference_all(Points(**_arguments(job, data, at)), options, meter)
+    if isinstance(at, Subset):
+        return reference_all(Points(**_arguments(job, data, at)), options, meter)
+    if all(job.facts.analyses[name].needs for name in options):
+        found = {name: meter(name, _compare, job, data, at, name) for name in options}
+        return {name: result for name, result in found.items() if result is not None}
+    return measure_all(_specimen(job, data, at), options, meter)
 
 
 def _compare(job: Job, data: Data, cell: Cell, name: str) -> xr.Dataset:
@@ -134,7 +160,7 @@ def _arguments(job: Job, data: Data, subset: Subset) -> dict[str, Any]:
         "sigmas": job.sweep.sigmas,
         "shape": data.shape,
         "stream": stream,
-        "sampler": Sampler(**job.sweep.sampler.model_dump()),
+        "sampler": job.sampler,
     }
 
 

@@ -16,7 +16,6 @@ import torch
 
 from analyses.evaluations import Size
 from analyses.registry import rows_of
-from analyses.sampler import Sampler
 from engine.cluster import cores
 from engine.grid import Cell, Trial, moment
 from engine.job import Job, use_threads
@@ -210,7 +209,7 @@ def evaluations(job: Job) -> dict[str, int]:
         int(np.prod(job.facts.data.shape)),
         job.facts.data.n_heldout,
         len(job.sweep.sigmas),
-        Sampler(**job.sweep.sampler.model_dump()),
+        job.sampler,
     )
     options = {n: a.options for n, a in job.facts.analyses.items() if a.group != "pairs"}
     pairs = dict.fromkeys((n for n in job.facts.analyses if n not in options), 0)

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from engine.grid import Cell, Subset
-from engine.job import Job
+from engine.job import ELSEWHERE, Job
 
 TASK_MEMORY = 500 * 2**20
 """Logical bytes a task reserves: analyses take no CPU of the trials', or they would starve."""
@@ -62,7 +62,7 @@ class Fanout:
             num_gpus=gpus,
             memory=TASK_MEMORY,
             max_retries=3,
-            retry_exceptions=[OSError, MemoryError],
+            retry_exceptions=list(ELSEWHERE),
             scheduling_strategy="DEFAULT",
         )
         self.thread = threading.Thread(target=self._work, name="fanout", daemon=True)

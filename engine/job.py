@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analyses.sampler import Sampler
 from engine.grid import Subset, Trial
 from engine.resolve import Facts, config_of
 from engine.spec import Sweep
@@ -15,6 +16,9 @@ from engine.store import Store
 from trainables.datasets.data import Data
 from trainables.denoiser import Denoiser
 from trainables.train import TrainConfig, build_denoiser
+
+ELSEWHERE = (OSError, MemoryError)
+"""What says that the place failed and not the work: it is tried again elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class Job:
     def dtype(self) -> torch.dtype:
         """Precision of training and of the network's evaluations."""
         return getattr(torch, self.sweep.numerics.precision)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """How analyses draw samples."""
+        return Sampler(**self.sweep.sampler.model_dump())
 
     def config(self, trial: Trial) -> TrainConfig:
         """Training options of a trial."""

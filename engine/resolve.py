@@ -417,13 +417,14 @@ def fingerprints(sweep: Sweep, facts: Facts) -> dict[str, Any]:
     whole = identity(sweep, facts)
     snapshot = digest(_essence(whole))
     pieces, subset_pieces = {}, {}
-    for name, analysis in facts.analyses.items():
-        defaults = options_of(ANALYSES[name].measure, {}, skip=1) if name in ANALYSES else {}
+    for name in facts.alone:
+        analysis = facts.analyses[name]
+        defaults = options_of(ANALYSES[name].measure, {}, skip=1)
         measured = {
             "analysis": name,
             "options": _beside(analysis.options, defaults),
             "version": analysis.version,
-            "sigmas": sweep.sigmas if analysis.per_sigma else [],
+            "sigmas": sweep.sigmas if ANALYSES[name].sees_sigmas else [],
         }
         if analysis.samples:
             measured["sampler"] = sweep.sampler.model_dump()
@@ -432,16 +433,12 @@ def fingerprints(sweep: Sweep, facts: Facts) -> dict[str, Any]:
         )
         if analysis.has_reference:
             subset_pieces[name] = digest({**measured, "data": whole["data"]})
-    for name, analysis in facts.analyses.items():
-        if analysis.needs:
-            parts = {need: pieces[need] for need in analysis.needs}
-            pieces[name] = digest([name, analysis.version, parts])
-    return {
-        "snapshot": snapshot,
-        "pieces": pieces,
-        "subset_pieces": subset_pieces,
-        "needs": {name: a.needs for name, a in facts.analyses.items() if a.needs},
-    }
+    needs = {name: analysis.needs for name, analysis in facts.analyses.items() if analysis.needs}
+    for name, needed in needs.items():
+        parts = {need: pieces[need] for need in needed}
+        pieces[name] = digest([name, facts.analyses[name].version, parts])
+    prints = {"snapshot": snapshot, "pieces": pieces, "subset_pieces": subset_pieces}
+    return prints | {"needs": needs}
 
 
 def _essence(identity_: Mapping[str, Any]) -> dict[str, Any]:

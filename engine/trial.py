@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from engine.grid import Cell, Trial, moment
-from engine.job import Job, training_points, use_threads
+from engine.job import ELSEWHERE, Job, training_points, use_threads
 from engine.store import checkpoint_path, snapshot_path
 from trainables.datasets.data import Data
 from trainables.denoiser import Denoiser, loss
@@ -136,8 +136,8 @@ def train_trial(
             if rank == 0:
                 ledger.write("running")
             yield from _train(job, data, trial, missing, ledger, wrap, rank, world, device)
-    except (OSError, MemoryError):
-        raise  # the place failed, not the training: to be tried again elsewhere
+    except ELSEWHERE:
+        raise
     except Exception as error:
         if rank == 0:
             reason = f"{type(error).__name__}: {error}"

@@ -122,6 +122,7 @@ def survey(
     every = trials(sweep)
     shape = (len(every), len(sweep.kimg), 1 + len(sweep.analyses))
     result = Survey(sweep, every, np.full(shape, PENDING, np.int8), {}, {})
+    _pair_up(result, prints.get("needs", {}))
     for i, trial in enumerate(every):
         stored = found.get(folder(trial))
         if stored:
@@ -138,22 +139,27 @@ def survey(
         result.errors.clear()
     if sweep.search:
         _skip(result, store)
-    _pair_up(result, prints.get("needs", {}))
+    _skip_lost_pairs(result)
     return result
 
 
 def _pair_up(result: Survey, needs: Mapping[str, list[str]]) -> None:
-    """Find partners; a pair whose partner is not or will never be there is skipped."""
+    """Find the partners of all trials; a pair without a partner is skipped."""
     names, index = list(result.sweep.analyses), {t: i for i, t in enumerate(result.trials)}
     for name, needed in needs.items():
         found = [partner(trial, name, result.sweep) for trial in result.trials]
         other = np.array([index.get(trial, -1) for trial in found])
-        columns = [1 + names.index(need) for need in needed]
-        result.pairs[name] = other, columns
-        parts = result.pieces[:, :, [0, *columns]]
-        lost = np.isin(parts, (FAILED, SKIPPED)).any(2)
+        result.pairs[name] = other, [1 + names.index(need) for need in needed]
+        result.pieces[other == -1, :, 1 + names.index(name)] = SKIPPED
+
+
+def _skip_lost_pairs(result: Survey) -> None:
+    """A pair whose partner will never be there is skipped too."""
+    names = list(result.sweep.analyses)
+    for name, (other, columns) in result.pairs.items():
+        lost = np.isin(result.pieces[:, :, [0, *columns]], (FAILED, SKIPPED)).any(2)
         own = result.pieces[:, :, 1 + names.index(name)]
-        own[(own == PENDING) & ((other == -1)[:, None] | lost[other])] = SKIPPED
+        own[(own == PENDING) & lost[other]] = SKIPPED
 
 
 def _survey_trial(
@@ -162,10 +168,12 @@ def _survey_trial(
     """Fill one trial's statuses from its folder."""
     sweep, trial = result.sweep, result.trials[i]
     record = store.trial_record(trial) if stored.has_record else {}
+    # A comparison of two cells needs no snapshot: the others decide whether one is wanted.
+    alone = [a for a, name in enumerate(sweep.analyses, start=1) if name not in result.pairs]
     for j, kimg in enumerate(sweep.kimg):
         cell, row = Cell(trial, kimg), result.pieces[i, j]
         for a, name in enumerate(sweep.analyses, start=1):
-            if piece_name(cell, name) in stored.pieces:
+            if row[a] != SKIPPED and piece_name(cell, name) in stored.pieces:
                 current = store.piece_fingerprint(cell, name) == prints[name]
                 row[a] = DONE if current else PENDING
                 result.stale[name] += not current
@@ -180,13 +188,8 @@ def _survey_trial(
             ):
                 row[a] = FAILED
                 result.errors.setdefault((i, j), f"{name}: {receipt['error']}")
-        row[0] = _training_status(
-            record,
-            stored,
-            kimg,
-            complete=(row[1:] == DONE).all() and bool(sweep.analyses),
-            live=live,
-        )
+        complete = bool(alone) and (row[alone] == DONE).all()
+        row[0] = _training_status(record, stored, kimg, complete=complete, live=live)
         if row[0] == FAILED:
             result.errors.setdefault((i, j), f"training: {record.get('error')}")
 
@@ -236,7 +239,8 @@ def _skip(result: Survey, store: Store) -> None:
     over = len(asked) >= result.sweep.search.optuna.trials
     wanted = set()
     for i, trial in enumerate(result.trials):
-        if (result.pieces[i] != PENDING).any() or dict(trial.coordinates) in points:
+        untouched = np.isin(result.pieces[i], (PENDING, SKIPPED)).all()
+        if not untouched or dict(trial.coordinates) in points:
             wanted.add(trial.subset)
         elif over:
             result.pieces[i] = SKIPPED

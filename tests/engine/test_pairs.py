@@ -107,3 +107,21 @@ def test_a_pair_without_stored_samples_is_refused(twins, tmp_path):
 def test_a_pair_takes_no_options(twins, tmp_path):
     with pytest.raises(SpecError, match=r"analyses\.twin: has no options, got steps"):
         prepared({**twins, "analyses": {"samples": {}, "twin": {"steps": 3}}}, tmp_path)
+
+
+def test_a_cell_whose_pieces_are_stored_needs_no_snapshot_for_its_pairs(twins, tmp_path):
+    """Also split b, which has no partner: a user may delete snapshots to save space."""
+    ready = prepared(twins, tmp_path)
+    compute(ready, analyses=["samples"])
+    for path in tmp_path.rglob("snapshots/*.safetensors"):
+        path.unlink()
+    assert not ready.survey().to_train()
+    compute(ready)
+    assert (ready.survey().cells() == DONE).all()
+
+
+def test_other_noise_levels_make_what_looks_at_all_of_them_stale(tiny, tmp_path):
+    mapping = {**tiny, "analyses": {"memorization": {}, "posterior": {}}}
+    compute(prepared(mapping, tmp_path))
+    stale = prepared({**mapping, "sigmas": [0.2, 0.5, 1]}, tmp_path).survey().stale
+    assert stale["posterior"] == 4 * 2 + 2 and stale["memorization"] == 0
