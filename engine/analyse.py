@@ -21,7 +21,7 @@ from analyses.specimen import Specimen
 from analyses.specimen import Subset as Points
 from engine.grid import Cell, Subset, partner
 from engine.job import ELSEWHERE, Job, training_points, use_threads
-from engine.pieces import Piece, Variable
+from engine.pieces import Piece, Variable, coordinate
 from engine.store import receipt_name, snapshot_path
 from trainables.datasets.data import Data
 from trainables.streams import stream
@@ -247,7 +247,7 @@ def from_piece(piece: Piece, sigmas: Sequence[float]) -> xr.Dataset:
         for name, variable in piece.variables.items()
     }
     dims = {dim for variable in piece.variables.values() for dim in variable.dims}
-    coords = {dim: np.array(v, dtype=object) for dim, v in piece.labels.items()}
+    coords = {dim: coordinate(v) for dim, v in piece.labels.items()}
     if "sigma" in dims:
         coords["sigma"] = np.array(sigmas)
     return xr.Dataset(variables, coords)

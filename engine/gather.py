@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from engine.grid import Cell, cube_dim, moment
-from engine.pieces import Piece, Variable
+from engine.pieces import Piece, Variable, coordinate
 from engine.spec import Sweep, as_mapping, canonical
 from engine.store import Store
 from engine.work import DONE, MEANINGS, Survey
@@ -163,20 +163,15 @@ def _dataset(cube: Cube) -> xr.Dataset:
             np.pad(array, grown, constant_values=np.nan) if any(g for _, g in grown) else array
         )
         variables[name] = (dims, padded, attrs)
-    coordinates = {cube_dim(a): _coordinate(v) for a, v in cube.axes.items()}
-    coordinates |= {d: _coordinate(v) for d, v in cube.labels.items() if d in sizes}
+    coordinates = {cube_dim(a): coordinate(v) for a, v in cube.axes.items()}
+    coordinates |= {d: coordinate(v) for d, v in cube.labels.items() if d in sizes}
     dataset = xr.Dataset(variables, coordinates)
-    for dim, coordinate in dataset.coords.items():
-        coordinate.attrs = {"long_name": LONG_NAMES.get(str(dim), str(dim)), "units": "1"}
+    for dim, labels in dataset.coords.items():
+        labels.attrs = {"long_name": LONG_NAMES.get(str(dim), str(dim)), "units": "1"}
     dataset["kimg"].attrs["units"] = "1000 images"
     if "sigma" in dataset.coords:
         dataset["sigma"].attrs["units"] = "pixel"
     return dataset
-
-
-def _coordinate(values: Iterable[Any]) -> np.ndarray:
-    array = np.array(list(values))
-    return array.astype(object) if array.dtype.kind in "US" else array
 
 
 def _add_states(dataset: xr.Dataset, cube: Cube, store: Store, survey: Survey) -> None:
@@ -200,7 +195,7 @@ def _add_states(dataset: xr.Dataset, cube: Cube, store: Store, survey: Survey) -
         survey.pieces.reshape([*shape, len(names)]),
         {"long_name": "state of the training and of each analysis", **flags},
     )
-    dataset["analysis"] = _coordinate(names)
+    dataset["analysis"] = coordinate(names)
     errors = np.full(survey.pieces.shape[:2], "", dtype=object)
     for at, message in survey.errors.items():
         errors[at] = message

@@ -5,7 +5,7 @@ fingerprint and the labels of the dims as schema metadata. The bytes depend on t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,12 @@ class Piece:
     labels: Mapping[str, list]
     """Coordinates of the labelled dims, e.g. `inputs`: [train, heldout]."""
     fingerprint: str
+
+
+def coordinate(values: Iterable[Any]) -> np.ndarray:
+    """Values of a coordinate as an array; text as objects (zarr has no fixed-width text)."""
+    array = np.array(list(values))
+    return array.astype(object) if array.dtype.kind in "US" else array
 
 
 def encode(piece: Piece) -> bytes:

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from analyses import generalization, jacobian
 from analyses.differential import (
-    PRODUCT,
     effective_rank,
     hutchinson,
     left_vectors,
@@ -15,7 +14,6 @@ from analyses.differential import (
     signs,
 )
 from analyses.differential import jacobian as whole_of
-from analyses.evaluations import Size
 from analyses.moments import Moments
 from analyses.specimen import Specimen
 from tests.analyses.specimens import (
@@ -342,22 +340,6 @@ def test_an_image_that_is_too_large_has_only_what_needs_no_whole_jacobian():
             xr.testing.assert_identical(big[variable], small[variable])
             big = big.drop_vars(variable)
     assert all(variable.isnull().all() for variable in big.values())
-
-
-@pytest.mark.parametrize("full", [5, 6])
-def test_the_evaluations_are_those_announced(full):
-    sizes = []
-    subset = make_subset()
-
-    def counting(y, sigma):
-        sizes.append(len(y))
-        return subset.gaussian(y, sigma)
-
-    options = {"points": 5, "probes": 3, "full": full}
-    jacobian.measure(wrapped(subset, counting, eval_batch=7), **options)
-    size = Size(dim=6, inputs=24, levels=len(SIGMAS), sampler=subset.sampler)
-    assert jacobian.rows(size, **options) == {"jacobian": PRODUCT * sum(sizes)}
-    assert min(sizes) > 1
 
 
 def test_noise_levels_one_by_one_give_what_they_give_together():

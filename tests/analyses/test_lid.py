@@ -5,8 +5,6 @@ import torch
 import xarray as xr
 
 from analyses import lid
-from analyses.differential import PRODUCT
-from analyses.evaluations import Size
 from analyses.moments import Moments
 from analyses.specimen import Specimen, Subset
 from tests.analyses.specimens import (
@@ -98,22 +96,6 @@ def test_both_routes_to_the_trace_agree_within_their_errors():
     assert (probed.lid != exact.lid).all()
     # The error is that of few points, however many probes fall on each.
     assert probed.lid_se.values == pytest.approx(exact.lid_se.values, rel=0.1)
-
-
-@pytest.mark.parametrize("full", [5, 6])
-def test_the_evaluations_are_those_announced(full):
-    sizes = []
-    subset = make_subset()
-
-    def counting(y, sigma):
-        sizes.append(len(y))
-        return subset.gaussian(y, sigma)
-
-    options = {"points": 5, "probes": 3, "full": full}
-    lid.measure(wrapped(subset, counting, eval_batch=7), **options)
-    size = Size(dim=6, inputs=24, levels=len(SIGMAS), sampler=subset.sampler)
-    assert lid.rows(size, **options) == {"lid": PRODUCT * sum(sizes)}
-    assert min(sizes) > 1
 
 
 def test_noise_levels_one_by_one_give_what_they_give_together():

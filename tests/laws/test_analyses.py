@@ -10,6 +10,7 @@ import xarray as xr
 from sklearn.datasets import load_digits
 
 from analyses.cache import SHARED
+from analyses.differential import PRODUCT
 from analyses.evaluations import Size
 from analyses.moments import Moments
 from analyses.registry import ANALYSES, measure_all, options_of, reference_all, rows_of
@@ -160,6 +161,23 @@ def test_an_analysis_alone_makes_the_evaluations_it_declares(name):
     rows, _ = counted(10, SIGMAS, [name])
     declared = rows_of(Size(6, 24, 3, Sampler(50)), small([name]))
     assert declared[name] == len(rows)
+
+
+@pytest.mark.parametrize("full", [5, 6])
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_a_derivative_counts_as_the_evaluations_it_costs(name, full):
+    sizes = []
+    subset = make_subset()
+
+    def counting(y, sigma):
+        sizes.append(len(y))
+        return subset.gaussian(y, sigma)
+
+    options = {"points": 5, "probes": 3, "full": full}
+    ANALYSES[name].measure(wrapped(subset, counting, eval_batch=7), **options)
+    size = Size(dim=6, inputs=24, levels=len(SIGMAS), sampler=subset.sampler)
+    assert ANALYSES[name].rows(size, **options) == {name: PRODUCT * sum(sizes)}
+    assert min(sizes) > 1
 
 
 # --- what is known of the two oracles ---
