@@ -22,7 +22,7 @@ from analyses.linear_fit import distil
 from analyses.oracles import kappa
 from analyses.specimen import Specimen, Subset
 
-__all__ = ["distances", "measure", "reference", "rows"]
+__all__ = ["distances", "measure", "rank_floor", "reference", "rows"]
 
 DIMS = ("sigma", "reference", "inputs")
 LABELS = {
@@ -55,6 +55,11 @@ REFERENCE_LABELS = {
     ),
     "empirical_gaussian_rmse": Label(
         "distance per pixel of D_M and D_G, mean of roots", ("sigma", "inputs"), "pixel"
+    ),
+    "rank_floor": Label(
+        "distance per pixel of the identity to the Gaussian denoiser as sigma goes to 0, mean of "
+        "roots over held-out images: 0 once the training points span the images",
+        units="pixel",
     ),
     "train_eigenvalues": Label(
         "variance of the training points along their principal axes", ("mode",), "pixel2"
@@ -154,4 +159,16 @@ def reference(subset: Subset, *, draws: int = 16, laws: Sequence[str] = INPUTS) 
     spectrum = torch.zeros(subset.dim, dtype=torch.float64)
     spectrum[: subset.moments.rank] = subset.moments.eigenvalues
     values = stack(cells) | {"train_eigenvalues": spectrum}
+    values |= named_mean("rank_floor", rank_floor(subset), subset.n_inputs)
     return dataset(subset.sigmas, values, REFERENCE_LABELS)
+
+
+def rank_floor(subset: Subset) -> Float[Tensor, " m"]:
+    r"""Root :math:`|(I - UU^T)(x - \mu)|/\sqrt{d}` of each held-out image, in pixels.
+
+    U are the principal axes of the training points, mu their mean: at noise 0 D_G projects on
+    them, so that no denoiser near the identity can come nearer to it than this.
+    """
+    centred = subset.heldout - subset.moments.mean
+    basis = subset.moments.basis
+    return (centred - centred @ basis @ basis.T).square().mean(1).sqrt()

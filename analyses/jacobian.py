@@ -32,7 +32,7 @@ from analyses.differential import (
 )
 from analyses.estimates import named_mean
 from analyses.evaluations import Rows, Size
-from analyses.labels import Label, dataset, stack
+from analyses.labels import STEPS, Label, dataset, stack
 from analyses.specimen import Specimen, Subset
 
 __all__ = ["measure", "reference", "rows", "sure"]
@@ -61,6 +61,12 @@ LABELS = {
         f"mean squared cosine of the principal angles of the {MODES} leading left singular vectors"
         " of J and principal axes of the training points, mean over points",
         ("sigma",),
+    ),
+    "jacobian_perturbation": Label(
+        "D(y + step sigma u), u the first left singular vector of J at the first held-out input y,"
+        " its largest entry positive, CHW order",
+        ("sigma", "step", "pixel"),
+        "pixel",
     ),
     "sure_loss": Label(
         "held-out denoising error per pixel by SURE: |D - y|^2 + 2 sigma^2 tr J - d sigma^2",
@@ -111,9 +117,10 @@ def sure(
 
 
 def rows(size: Size, *, points: int = 16, probes: int = 16, full: int = 256) -> Rows:
-    """Evaluations of D: `PRODUCT` for each product with J, none of them shared."""
-    products = points * probes + (points * size.dim if size.dim <= full else 0)
-    return {"jacobian": size.levels * PRODUCT * products}
+    """Evaluations of D: `PRODUCT` for each product with J, and the steps; none of them shared."""
+    whole = size.dim <= full
+    products = points * probes + (points * size.dim if whole else 0)
+    return {"jacobian": size.levels * (PRODUCT * products + (len(STEPS) if whole else 0))}
 
 
 def measure(
@@ -168,11 +175,7 @@ def _whole(specimen: Specimen, sigma: float, points: int, full: int) -> dict[str
     """What needs the whole Jacobian; NaN where that is too large."""
     d, k = specimen.dim, min(MODES, specimen.moments.rank)
     if d > full:
-        blank = torch.full((), torch.nan, dtype=torch.float64)
-        names = [name for name in LABELS if name.startswith(("jacobian", "sensitivity"))]
-        values = {name: blank for name in names if name != "jacobian_trace_hutchinson"}
-        values["jacobian_mode_overlap"] = blank.expand(d)
-        return values | {f"{name}_se": value for name, value in values.items()}
+        return _blank(d)
     y = specimen.inputs("heldout", sigma)[1][0, :points]
     _, whole = jacobian(specimen.linearize, y, sigma)
     energy, vectors = left_vectors(whole)
@@ -197,7 +200,27 @@ def _whole(specimen: Specimen, sigma: float, points: int, full: int) -> dict[str
     # As many modes as pixels, for all variables that have modes.
     rest = (0, d - k)
     overlap = named_mean("jacobian_mode_overlap", along, len(whole), seen)
-    return cell | {name: pad(value, rest, value=torch.nan) for name, value in overlap.items()}
+    cell |= {name: pad(value, rest, value=torch.nan) for name, value in overlap.items()}
+    return cell | {"jacobian_perturbation": _perturbed(specimen, y[0], vectors[0, :, 0], sigma)}
+
+
+def _blank(d: int) -> dict[str, Tensor]:
+    blank = torch.full((), torch.nan, dtype=torch.float64)
+    names = [name for name in LABELS if name.startswith(("jacobian", "sensitivity"))]
+    beside = ("jacobian_trace_hutchinson", "jacobian_perturbation")
+    values = {name: blank for name in names if name not in beside}
+    values["jacobian_mode_overlap"] = blank.expand(d)
+    errors = {f"{name}_se": value for name, value in values.items()}
+    return values | errors | {"jacobian_perturbation": blank.float().expand(len(STEPS), d)}
+
+
+def _perturbed(
+    specimen: Specimen, y: Float[Tensor, " d"], u: Float[Tensor, " d"], sigma: float
+) -> Float[Tensor, "steps d"]:
+    """Outputs along `u`, whose sign is free: its largest entry is made positive."""
+    u = u * u[u.abs().argmax()].sign()
+    steps = torch.tensor(STEPS, dtype=y.dtype)[:, None]
+    return specimen.apply(y + sigma * steps * u, sigma).float()
 
 
 def _probed(specimen: Specimen, sigma: float, probes: int) -> dict[str, Tensor]:

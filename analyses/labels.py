@@ -13,6 +13,7 @@ __all__ = [
     "FLOWS",
     "INPUTS",
     "REFERENCES",
+    "STEPS",
     "TRAJECTORIES",
     "Label",
     "by_law",
@@ -32,6 +33,9 @@ FLOWS = REFERENCES[:-1]
 """Oracles whose samples are compared with the denoiser's; an affine fit per level has no flow."""
 TRAJECTORIES = ("network", "linear", "gaussian", "empirical")
 """The denoiser itself (`network`), its affine fit and two oracles, followed from one latent."""
+
+STEPS = (-6.0, -3.0, 0.0, 3.0, 6.0)
+"""Steps of an input along a direction, in units of the noise level."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,8 @@ def _coords(sigmas: Sequence[float]) -> dict[str, xr.Variable]:
     """The coordinates an analysis can have; text as objects (zarr has no fixed-width text)."""
     attrs = {"long_name": "noise standard deviation", "units": "pixel"}
     coords = {"sigma": xr.Variable("sigma", np.array(sigmas, dtype=np.float64), attrs)}
+    attrs = {"long_name": "step of the input, in units of sigma", "units": "1"}
+    coords["step"] = xr.Variable("step", np.array(STEPS), attrs)
     for dim, (names, of) in TEXTS.items():
         attrs = {"long_name": of, "units": "1"}
         coords[dim] = xr.Variable(dim, np.array(names, dtype=object), attrs)

@@ -8,12 +8,13 @@ noise are the same for all cells.
 
 import torch
 import xarray as xr
+from torch import Tensor
 
 from analyses.evaluations import Rows, Size, of_laws
-from analyses.labels import Label, dataset
-from analyses.specimen import Specimen
+from analyses.labels import Label, dataset, suffixed, tagged
+from analyses.specimen import Specimen, Subset
 
-__all__ = ["SHOWN", "measure", "rows"]
+__all__ = ["SHOWN", "measure", "reference", "rows"]
 
 SHOWN = 8
 """Inputs that a cube holds; the stored piece holds them all, and pairs of cells use them all."""
@@ -40,10 +41,22 @@ def measure(specimen: Specimen, *, stored: int = 64) -> xr.Dataset:
 
     They are among the inputs of the other analyses: nothing is evaluated for them alone.
     """
+    return dataset(specimen.sigmas, _outputs(specimen, stored), LABELS)
+
+
+def reference(subset: Subset, *, stored: int = 64) -> xr.Dataset:
+    """What D_G of the training points says at those inputs of them that a cube holds."""
+    oracle = Specimen.of_oracle(subset, "gaussian")
+    values = tagged(_outputs(oracle, min(stored, SHOWN)), "gaussian")
+    return dataset(subset.sigmas, values, suffixed(LABELS, "gaussian", "of the gaussian oracle"))
+
+
+def _outputs(specimen: Specimen, stored: int) -> dict[str, Tensor]:
     if stored < 1:
         raise ValueError(f"outputs: `stored` must be at least 1, got {stored}.")
-    values = {
-        name: torch.stack([specimen.evaluate(law, s)[2][0, :stored] for s in specimen.sigmas])
+    return {
+        name: torch.stack(
+            [specimen.evaluate(law, s)[2][0, :stored] for s in specimen.sigmas]
+        ).float()
         for name, law in LAWS.items()
     }
-    return dataset(specimen.sigmas, {name: v.float() for name, v in values.items()}, LABELS)

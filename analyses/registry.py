@@ -73,6 +73,11 @@ class Analysis:
     """Analyses of one group run in one task and share evaluations. Only schedules."""
 
     @property
+    def of_samples(self) -> bool:
+        """Whether it evaluates the denoiser on the paths of samples alone."""
+        return self.rows is sample_rows
+
+    @property
     def sees_sigmas(self) -> bool:
         """Whether its numbers depend on which noise levels are analysed."""
         return self.per_sigma or self.levels
@@ -83,13 +88,13 @@ ANALYSES = {
     "mixing": Analysis(mixing.measure, mixing.reference, True, mixing.rows),
     "linear_fit": Analysis(linear_fit.measure, linear_fit.reference, True, linear_fit.rows),
     "weight_modes": Analysis(weight_modes.measure, None, True, weight_modes.rows),
-    "gaussian": Analysis(gaussian.measure, gaussian.reference, True, gaussian.rows),
+    "gaussian": Analysis(gaussian.measure, gaussian.reference, True, gaussian.rows, version=3),
     "generalization": Analysis(
         generalization.measure, generalization.reference, True, generalization.rows
     ),
-    "jacobian": Analysis(jacobian.measure, jacobian.reference, True, jacobian.rows),
+    "jacobian": Analysis(jacobian.measure, jacobian.reference, True, jacobian.rows, version=3),
     "lid": Analysis(lid.measure, lid.reference, True, lid.rows),
-    "outputs": Analysis(outputs.measure, None, True, outputs.rows),
+    "outputs": Analysis(outputs.measure, outputs.reference, True, outputs.rows),
     "memorization": Analysis(
         memorization.measure, memorization.reference, False, sample_rows, True
     ),

@@ -5,10 +5,11 @@ Each (inputs, sigma, draw) is evaluated once, whichever analyses ask for it and 
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from analyses.differential import jvp
@@ -28,6 +29,11 @@ class Specimen(Subset):
     """D(y "n d" float64, sigma) -> "n d"; the caller hides shape, precision and device."""
     eval_batch: int = field(default=512, kw_only=True)
     """Rows of one call of the denoiser; part of what the numbers depend on, to the last bit."""
+    labels: Int64[Tensor, " s"] | None = field(default=None, kw_only=True)
+    """What the denoiser is told of each sample, if it is told anything: D(y, sigma, labels).
+
+    Such a denoiser has samples alone: other inputs have no labels.
+    """
     name: str | None = field(default=None, kw_only=True)
     """The oracle that the denoiser is, if it is one: its outputs are then shared by all cells."""
     memo: dict[Hashable, object] = field(default_factory=dict, repr=False, kw_only=True)
@@ -76,14 +82,17 @@ class Specimen(Subset):
         return self.kept[key]
 
     @torch.no_grad()
-    def apply(self, y: Float[Tensor, "n d"], sigma: float) -> Float[Tensor, "n d"]:
+    def apply(
+        self, y: Float[Tensor, "n d"], sigma: float, labels: Int64[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n d"]:
         """D(y; sigma) in float64, in calls of `eval_batch` rows, never of a single one.
 
         A lone remaining row joins the last call: batches of one row alone round differently.
         """
         out = torch.empty_like(y, dtype=torch.float64)
         for rows in _calls(len(y), self.eval_batch):
-            out[rows] = self.denoiser(y[rows], sigma)
+            told = () if labels is None else (labels[rows],)
+            out[rows] = self.denoiser(y[rows], sigma, *told)
         return out
 
     def linearize(
@@ -147,7 +156,8 @@ class Specimen(Subset):
         def build() -> Path:
             n, steps, solver = self.sampler.samples, self.sampler.steps, self.sampler.solver
             start = SIGMA_MAX * self.latents(n)
-            path = dense(states(self.apply, start, edm_grid(steps), solver), self.levels)
+            denoise = partial(self.apply, labels=self.labels)
+            path = dense(states(denoise, start, edm_grid(steps), solver), self.levels)
             broken = int((~path.samples.isfinite().all(1)).sum())
             if broken:
                 raise FloatingPointError(f"{broken} of {n} samples are not finite.")

@@ -46,6 +46,12 @@ LABELS = {
         "mean squared cosine of the principal angles between the leading principal axes of "
         "samples and of training points"
     ),
+    "subspace_variance": Label(
+        "variance of samples in a subspace of the data, at most the data's along each of its "
+        "directions, as a share of the data's",
+        ("subspace",),
+    ),
+    "subspace_dim": Label("dimension of a subspace of the data", ("subspace",)),
 }
 BRACKETS = ("gaussian", "empirical")
 FACTOR = 2.0
@@ -133,7 +139,8 @@ def _values(specimen: Specimen, modes: int) -> dict[str, Tensor]:
     variance, se = variance_along(x, moments.basis)
     of_pool, of_pool_se = variance_along(x, specimen.pool.basis)
     distance, noise, distance_se = _shift(x, moments.mean)
-    return {
+    subspaces = _subspaces(x, specimen) if specimen.subspaces else {}
+    return subspaces | {
         "sample_variance": variance,
         "sample_variance_se": se,
         "sample_variance_pool": of_pool,
@@ -142,6 +149,25 @@ def _values(specimen: Specimen, modes: int) -> dict[str, Tensor]:
         "sample_mean_distance_se": distance_se,
         "sample_mean_noise": noise,
         "sample_top_pc_overlap": _overlap(x, moments.basis[:, :modes]),
+    }
+
+
+def _subspaces(x: Float[Tensor, "n d"], subset: Subset) -> dict[str, Tensor]:
+    r"""Share of its variance that samples have in each subspace :math:`U_k` of the data.
+
+    :math:`\frac{1}{d_k}\sum_j \min(v_j / \lambda_k, 1)`, v_j the eigenvalues of the samples'
+    covariance within the subspace and :math:`\lambda_k` the data's mean variance there. Copies of
+    fewer than d_k points have eigenvalues 0: only a subspace that is learned whole has share 1.
+    """
+    shares = []
+    for basis in subset.subspaces:
+        within = Moments.of_points(x @ basis)
+        of_data = (basis.T @ subset.pool.cov @ basis).trace() / basis.shape[1]
+        shares.append((within.eigenvalues / of_data).clamp(max=1).sum() / basis.shape[1])
+    dims = [float(basis.shape[1]) for basis in subset.subspaces]
+    return {
+        "subspace_variance": torch.stack(shares),
+        "subspace_dim": torch.tensor(dims, dtype=torch.float64),
     }
 
 

@@ -25,7 +25,7 @@ from analyses.sampler import DEFAULT, SIGMA_MAX, Sampler
 __all__ = ["Denoiser", "Subset"]
 
 T = TypeVar("T")
-Denoiser = Callable[[Tensor, float], Tensor]
+Denoiser = Callable[..., Tensor]
 
 
 @dataclass(eq=False)
@@ -46,6 +46,8 @@ class Subset:
     """stream(purpose, *key) -> generator; a pure function, the source of all randomness."""
     sampler: Sampler = DEFAULT
     """How samples of denoisers are drawn."""
+    subspaces: tuple[Float[Tensor, "d _k"], ...] = ()
+    """Orthonormal bases of the subspaces that the data consist of, where they are known."""
 
     def __post_init__(self) -> None:
         self.levels = self.sigmas

@@ -148,6 +148,7 @@ def _specimen(job: Job, data: Data, cell: Cell) -> Specimen:
     return Specimen(
         **_arguments(job, data, cell.trial.subset),
         denoiser=load_denoiser(job, cell),
+        labels=job.drawn_labels(data, cell.trial, job.sampler.samples),
         eval_batch=job.sweep.numerics.eval_batch,
     )
 
@@ -161,6 +162,7 @@ def _arguments(job: Job, data: Data, subset: Subset) -> dict[str, Any]:
         "shape": data.shape,
         "stream": stream,
         "sampler": job.sampler,
+        "subspaces": tuple(map(torch.from_numpy, data.bases)),
     }
 
 
@@ -188,9 +190,7 @@ def device_of(job: Job) -> torch.device:
     return torch.device("cuda" if job.sweep.resources.gpus_per_analysis else "cpu")
 
 
-def load_denoiser(
-    job: Job, cell: Cell, weights: str = "ema"
-) -> Callable[[torch.Tensor, float], torch.Tensor]:
+def load_denoiser(job: Job, cell: Cell, weights: str = "ema") -> Callable[..., torch.Tensor]:
     """A stored snapshot as a denoiser of flat float64 points.
 
     Raises:
@@ -219,9 +219,10 @@ def load_denoiser(
 
     # No inference mode: tensors made under it cannot carry the tangents of forward derivatives.
     @torch.no_grad()
-    def denoise(y: torch.Tensor, sigma: float) -> torch.Tensor:
+    def denoise(y: torch.Tensor, sigma: float, labels: torch.Tensor | None = None) -> torch.Tensor:
         images = y.to(device, job.dtype).view(len(y), *job.facts.data.shape)
-        return module(images, sigma).flatten(1).to("cpu", torch.float64)
+        told = () if labels is None else (labels.to(device),)
+        return module(images, sigma, *told).flatten(1).to("cpu", torch.float64)
 
     return denoise
 

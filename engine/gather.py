@@ -36,6 +36,8 @@ LONG_NAMES = {
     "point": "training point, in the order of training",
     "input": "noisy input",
     "shown": "shown sample",
+    "step": "step of the input along a direction, in units of sigma",
+    "subspace": "subspace of the data",
     "alpha2": "squared weight of the first input of a mix",
     "fit_mode": "singular mode of the affine fit",
     "wiener_mode": "singular mode of the Wiener filter",
@@ -50,7 +52,7 @@ DENSITY = {
 """Options of the density of noise levels in training."""
 RAW_DIMS = (
     "sample", "image", "pair", "mode", "pixel", "point", "input", "shown", "fit_mode",
-    "wiener_mode",
+    "wiener_mode", "subspace",
 )  # fmt: skip
 """Arrays of a subset with one of these dims are stored once per subset, not per cell."""
 

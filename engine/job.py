@@ -15,6 +15,7 @@ from engine.spec import Sweep
 from engine.store import Store
 from trainables.datasets.data import Data
 from trainables.denoiser import Denoiser
+from trainables.streams import stream
 from trainables.train import TrainConfig, build_denoiser
 
 ELSEWHERE = (OSError, MemoryError)
@@ -57,7 +58,34 @@ class Job:
             seed=trial["seed"],
             dtype=self.dtype,
             device=device,
+            labels=self._n_labels(trial),
         )
+
+    def _n_labels(self, trial: Trial) -> int:
+        """How many labels the denoiser of a trial is told."""
+        kind = self.config(trial).labels
+        if kind == "unique":
+            return trial["n_train"] // self.sweep.data.options.get("copies", 1)
+        return 0 if kind == "none" else self.facts.data.n_classes
+
+    def labels(self, data: Data, trial: Trial) -> torch.Tensor | None:
+        """The label of each training point; None where the denoiser is told none."""
+        kind, subset = self.config(trial).labels, trial.subset
+        if kind == "none":
+            return None
+        chosen = {axis: subset[axis] for axis in ("draw", "split")}
+        return torch.from_numpy(data.subset_labels(kind, subset["n_train"], **chosen))
+
+    def drawn_labels(self, data: Data, trial: Trial, n: int) -> torch.Tensor | None:
+        """Labels of n samples, each that of a training point drawn at random; None without."""
+        labels = self.labels(data, trial)
+        if labels is None:
+            return None
+        points = [
+            int(torch.randint(len(labels), (1,), generator=stream("latents", "label", i)))
+            for i in range(n)
+        ]
+        return labels[points]
 
 
 def use_threads(job: Job) -> None:

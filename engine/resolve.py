@@ -44,6 +44,9 @@ class DataFacts(_Record):
     n_leaked: int
     n_duplicates: int
     n_constant_pixels: int
+    n_classes: int = 0
+    labels_hash: str = ""
+    """Of the classes of the training points; they count where a training is told them."""
     sources: dict[str, tuple[int, int]]
     """Files read: path -> (bytes, time of last write in ns); unchanged files keep the facts."""
 
@@ -108,6 +111,7 @@ def resolve(
     }
     data, loaded = _data(sweep, origin, known)
     _check_sizes(sweep, data, origin)
+    _check_labels(sweep, data, origin)
     facts = Facts(
         version=trainables.VERSION,
         data=data,
@@ -156,6 +160,8 @@ def _data(sweep: Sweep, origin: str, known: Facts | None) -> tuple[DataFacts, Da
         n_leaked=data.n_leaked,
         n_duplicates=data.n_duplicates,
         n_constant_pixels=data.n_constant_pixels,
+        n_classes=data.n_classes,
+        labels_hash=data.labels_hash,
         sources=_stamps(data.sources),
     )
     return facts, data
@@ -355,6 +361,30 @@ def _check_sizes(sweep: Sweep, data: DataFacts, origin: str) -> None:
         )
 
 
+def _check_labels(sweep: Sweep, data: DataFacts, origin: str) -> None:
+    """A denoiser that is told labels has samples, and nothing to say of images without."""
+    kinds = label_kinds(sweep)
+    for kind in kinds & {"class", "random"}:
+        if not data.n_classes:
+            raise SpecError(
+                f"{origin}: training.labels: {kind!r} needs classes, which the data set"
+                f" {data.name} has not; allowed: none, unique"
+            )
+    for name in sweep.analyses if kinds - {"none"} else ():
+        if name in ANALYSES and not ANALYSES[name].of_samples:
+            allowed = ", ".join(n for n, analysis in ANALYSES.items() if analysis.of_samples)
+            raise SpecError(
+                f"{origin}: analyses.{name}: looks at images without labels, and training.labels"
+                f" gives a denoiser that is told them; allowed: {allowed}"
+            )
+
+
+def label_kinds(sweep: Sweep) -> set[str]:
+    """What the trainings of a sweep are told of their images."""
+    swept = sweep.axes.get("training.labels")
+    return set(swept) if swept else {sweep.training.get("labels", "none")}
+
+
 def _known_sizes(
     known: Facts | None, backbone: dict[str, Any], data: DataFacts
 ) -> dict[str, tuple[int, float]]:
@@ -399,12 +429,14 @@ def identity(sweep: Sweep, facts: Facts) -> dict[str, Any]:
         return {k: v for k, v in options.items() if f"{section}.{k}" not in sweep.axes}
 
     data = facts.data
+    labels = {"labels": data.labels_hash} if label_kinds(sweep) & {"class", "random"} else {}
     return {
         "data": {
             "name": data.name,
             "content_hash": data.content_hash,
             "n_heldout": data.n_heldout,
-        },
+        }
+        | labels,
         "backbone": {"name": sweep.backbone.name, **constants("backbone", facts.backbone)},
         "training": constants("training", facts.training),
         "numerics": {"precision": sweep.numerics.precision, "threads": sweep.numerics.threads},

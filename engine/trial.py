@@ -160,7 +160,8 @@ def _train(
     state = ledger.state(steps_at(missing[0], config.batch))
     denoiser = job.denoiser(trial, device)
     images = torch.from_numpy(training_points(data, trial.subset)).to(device, job.dtype)
-    heldout = Heldout(data, config, job.dtype, device)
+    labels = job.drawn_labels(data, trial, len(data.heldout))
+    heldout = Heldout(data, config, job.dtype, device, labels)
     live: list[Training] = []
 
     def on_step(training: Training) -> None:
@@ -181,6 +182,7 @@ def _train(
         rank=rank,
         world=world,
         width=trial["width"],
+        labels=job.labels(data, trial),
     )
     probe = job.denoiser(trial, device)
     ledger.start()
@@ -200,10 +202,18 @@ def _train(
 
 
 class Heldout:
-    """The training's own loss on held-out points at fixed noise: what a search may minimise."""
+    """The training's own loss on held-out points at fixed noise: what a search may minimise.
+
+    A denoiser that is told labels gets those of training points drawn at random.
+    """
 
     def __init__(
-        self, data: Data, config: TrainConfig, dtype: torch.dtype, device: torch.device
+        self,
+        data: Data,
+        config: TrainConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        labels: torch.Tensor | None = None,
     ) -> None:
         points = torch.from_numpy(data.heldout.copy())  # the shared array is read-only
         generator = stream("probe", "heldout_stream_loss")
@@ -211,10 +221,11 @@ class Heldout:
         eps = torch.randn(points.shape, generator=generator, dtype=torch.float64)
         self.sigma = config.noise_levels(z).to(device, dtype)
         self.points, self.eps = points.to(device, dtype), eps.to(device, dtype)
+        self.labels = None if labels is None else labels.to(device)
 
     @torch.inference_mode()
     def loss(self, denoiser: Denoiser, weights: Mapping[str, torch.Tensor]) -> float:
         """Weighted denoising loss per pixel, mean over held-out points."""
         denoiser.load_state_dict({k: v.to(self.points.device) for k, v in weights.items()})
-        each = loss(denoiser, self.points, self.sigma, self.eps)
+        each = loss(denoiser, self.points, self.sigma, self.eps, self.labels)
         return float(each.double().mean() / self.points[0].numel())

@@ -5,7 +5,7 @@ the number of workers nor the device.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from trainables.config import TrainConfig
@@ -25,8 +25,11 @@ class Batches:
         seed: int,
         draw: int,
         share: slice = slice(None),
+        labels: Int64[Tensor, " n"] | None = None,
     ) -> None:
         """`images` in the training's type on its device; `share` is this worker's slice.
+
+        `labels`: what the denoiser is told of each image, on the same device.
 
         With `noise_draws` m the m noises of every image are drawn here, once: n m (d + 1) numbers
         and some 25 microseconds a noise. Raises ValueError if a full batch is not all the images.
@@ -37,7 +40,7 @@ class Batches:
                 f"`sampling` 'full' takes every image in every step: `batch` must be the {n} "
                 f"training images, got {config.batch}."
             )
-        self.images, self.config, self.share = images, config, share
+        self.images, self.config, self.share, self._labels = images, config, share, labels
         self.seed, self.draw = seed, draw
         self._table = None if config.noise_draws is None else self._fixed(config.noise_draws)
 
@@ -49,6 +52,12 @@ class Batches:
         x = self.images.index_select(0, index[self.share].to(device))
         sigma = self.config.noise_levels(normals[self.share])
         return x, sigma.to(device), eps[self.share].to(device)
+
+    def labels(self, step: int) -> Int64[Tensor, " b"] | None:
+        """Labels of the images of that step; None where the denoiser is told nothing."""
+        if self._labels is None:
+            return None
+        return self._labels[self._index(step)[self.share].to(self._labels.device)]
 
     def _index(self, step: int) -> Tensor:
         n = len(self.images)

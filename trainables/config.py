@@ -13,6 +13,7 @@ from trainables.registry import is_int, lookup, require
 Number = int | float
 OPTIMIZERS = ("adam", "sgd")
 SAMPLINGS = ("replacement", "full")
+LABELS = ("none", "class", "random", "unique")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class TrainConfig:
     """Share of the last step that "sgd" repeats. In [0, 1)."""
     sampling: str = "replacement"
     """"replacement" = a batch is drawn with replacement, "full" = every step sees every image."""
+    labels: str = "none"
+    """What the denoiser is told of the image beside the noise: "none" = nothing, "class" = its
+    class, "random" = a class drawn at random, "unique" = its own number."""
     lr_width: int | None = None
     """Width at which the rate is `lr`, going as 1/width elsewhere; None = one rate for all."""
 
@@ -62,6 +66,7 @@ class TrainConfig:
         lookup("noise", self.noise, densities.DENSITIES)
         lookup("optimizer", self.optimizer, dict.fromkeys(OPTIMIZERS))
         lookup("sampling", self.sampling, dict.fromkeys(SAMPLINGS))
+        lookup("labels", self.labels, dict.fromkeys(LABELS))
         self._require(is_int(self.batch, 2), "batch", "a whole number of at least 2")
         for name in ("noise_draws", "lr_width"):
             value = getattr(self, name)

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 Images = Float[Tensor, "n c h w"]
 Levels = Float[Tensor, " n"]
+Labels = Int64[Tensor, " n"]
 
 
 class Coefficients(NamedTuple):
@@ -54,11 +55,17 @@ class Denoiser(nn.Module, ABC):
     def weight(self, sigma: Levels) -> Levels:
         """The weight of the squared error at noise levels `sigma` > 0."""
 
-    def forward(self, y: Images, sigma: int | float | Levels) -> Images:
-        """The clean image expected behind `y`; `sigma` > 0, one for all or one per image."""
+    def forward(
+        self, y: Images, sigma: int | float | Levels, label: Labels | None = None
+    ) -> Images:
+        """The clean image expected behind `y`; `sigma` > 0, one for all or one per image.
+
+        `label`: one per image, of a backbone that is told labels (`architectures.labelled`).
+        """
         s = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(len(y))
         c_skip, c_out, c_in, c_noise = self.coefficients(s)
-        f = self.backbone(c_in.view(-1, 1, 1, 1) * y, c_noise)
+        told = () if label is None else (label,)
+        f = self.backbone(c_in.view(-1, 1, 1, 1) * y, c_noise, *told)
         return torch.addcmul(c_skip.view(-1, 1, 1, 1) * y, c_out.view(-1, 1, 1, 1), f)
 
 
@@ -159,7 +166,11 @@ PRECONDITIONINGS: dict[str, Callable[[nn.Module, int | float], Denoiser]] = {
 
 
 def loss(
-    denoiser: nn.Module, x: Images, sigma: Float[Tensor, " n"], eps: Images
+    denoiser: nn.Module,
+    x: Images,
+    sigma: Float[Tensor, " n"],
+    eps: Images,
+    label: Labels | None = None,
 ) -> Float[Tensor, " n"]:
     r"""The weighted loss of each image, :math:`w(\sigma)\,|D(x+\sigma\epsilon;\sigma)-x|^2`.
 
@@ -167,7 +178,8 @@ def loss(
     Under EDM a zero backbone on white data of standard deviation sigma_data expects a loss of d.
     """
     y = torch.addcmul(x, sigma.view(-1, 1, 1, 1), eps)
-    error = (denoiser(y, sigma) - x).flatten(1)
+    told = () if label is None else (label,)
+    error = (denoiser(y, sigma, *told) - x).flatten(1)
     # A data-parallel wrapper hides the denoiser one level down.
     unwrapped: Any = getattr(denoiser, "module", denoiser)
     return unwrapped.weight(sigma) * error.square().sum(1)

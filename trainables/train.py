@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from trainables import architectures, ema, optimizers
+from trainables.architectures.labelled import Labelled
 from trainables.batches import Batches
 from trainables.config import TrainConfig
 from trainables.denoiser import PRECONDITIONINGS, Denoiser, loss
@@ -63,11 +64,13 @@ def build_denoiser(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    labels: int = 0,
 ) -> Denoiser:
     """An untrained denoiser whose weights depend on `seed` and the architecture alone.
 
     `sigma_data` is the data's measured one; the config's takes its place if it is not None. The
     weights are drawn in float32 on the CPU and then cast; the global generator is left as it was.
+    `labels` is the number of labels that the denoiser is told, 0 if none.
     Raises ValueError for a backbone that is a denoiser itself under another preconditioning than
     "none".
     """
@@ -80,6 +83,8 @@ def build_denoiser(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("init", seed))
         backbone = architectures.build(backbone_name, width, shape, **options)
+    if labels:
+        backbone = Labelled(backbone, labels, shape)
     scale = sigma_data if config.sigma_data is None else config.sigma_data
     return precondition(backbone, scale).to(device=device, dtype=dtype)
 
@@ -99,6 +104,7 @@ class Training:
         rank: int = 0,
         world: int = 1,
         width: int | None = None,
+        labels: Int64[Tensor, " n"] | None = None,
     ) -> None:
         """`denoiser` is trained in place; see `train` for the arguments."""
         if config.batch % world or not 0 <= rank < world:
@@ -114,7 +120,8 @@ class Training:
         self.device, self.dtype = first.device, first.dtype
         share = slice(rank * config.batch // world, (rank + 1) * config.batch // world)
         images = images.to(device=self.device, dtype=self.dtype)
-        self.batches = Batches(images, config, seed=seed, draw=draw, share=share)
+        labels = None if labels is None else labels.to(self.device)
+        self.batches = Batches(images, config, seed=seed, draw=draw, share=share, labels=labels)
         self.config, self.rate = config, config.rate(width)
         self.module = wrap(denoiser) if wrap else denoiser
         self.ema = {name: p.detach().clone() for name, p in self.raw.items()}
@@ -137,7 +144,7 @@ class Training:
     def advance(self) -> None:
         """One step. Raises FloatingPointError if a recent loss was not finite."""
         x, sigma, eps = self.batches(self.step)
-        value = loss(self.module, x, sigma, eps).mean()
+        value = loss(self.module, x, sigma, eps, self.batches.labels(self.step)).mean()
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         for p in self.raw.values():
@@ -232,6 +239,7 @@ def train(
     rank: int = 0,
     world: int = 1,
     width: int | None = None,
+    labels: Int64[Tensor, " n"] | None = None,
 ) -> Iterator[Snapshot]:
     """Train `denoiser` in place on `images` and yield a snapshot at each time in `kimg`.
 
@@ -239,7 +247,8 @@ def train(
     With the `state` of an earlier training the rest is done: times before it are left out, its
     own time is yielded at once. `on_step` is called after every step: the place to checkpoint.
     `wrap` makes the module data-parallel; each of `world` ranks takes its slice of every batch.
-    `width` is the backbone's, which a config with `lr_width` needs for its rate.
+    `width` is the backbone's, which a config with `lr_width` needs for its rate. `labels`: what
+    the denoiser is told of each image.
     Raises ValueError at the call, FloatingPointError while training if the loss is not finite.
     """
     times = [(k, steps_at(k, config.batch)) for k in kimg]
@@ -256,6 +265,7 @@ def train(
         rank=rank,
         world=world,
         width=width,
+        labels=labels,
     )
     if state is not None:
         training.load_state(state)

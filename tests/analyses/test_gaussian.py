@@ -79,3 +79,15 @@ def test_the_identity_and_its_multiples_are_told_apart():
     found = gaussian.measure(specimen, draws=4)
     assert found.identity_distance.values == pytest.approx(1.25)
     assert found.identity_cosine.values == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(("n", "positive"), [(4, True), (6, True), (30, False)])
+def test_the_rank_floor_is_where_the_distance_of_the_identity_to_d_g_ends(n, positive):
+    """T11: sigma to 0; above 0 exactly where the training points do not span the 6 pixels."""
+    low = make_subset(n=n, sigmas=(1e-5,))
+    found = gaussian.measure(wrapped(low, lambda y, sigma: y), draws=4)
+    distance = found["denoiser_rmse"].sel(inputs="heldout", reference="gaussian").item()
+    floor = gaussian.reference(low, draws=4)
+    assert floor["rank_floor"].item() == pytest.approx(distance, abs=1e-4)
+    assert (floor["rank_floor"].item() > 0.01) == positive
+    assert (floor["rank_floor_se"].item() > 0) == positive or floor["rank_floor_se"].item() < 1e-9

@@ -14,6 +14,7 @@ from analyses.differential import (
     signs,
 )
 from analyses.differential import jacobian as whole_of
+from analyses.labels import STEPS
 from analyses.moments import Moments
 from analyses.specimen import Specimen
 from tests.analyses.specimens import (
@@ -354,3 +355,18 @@ def test_noise_levels_one_by_one_give_what_they_give_together():
 def test_too_few_points_or_probes_are_an_error(function, options):
     with pytest.raises(ValueError, match="needs `points` >= 2 and `probes` >= 1"):
         function(make_specimen("gaussian"), **options)
+
+
+def test_perturbations_of_an_affine_denoiser_go_along_its_first_left_singular_vector():
+    subset = make_subset()
+    matrix = draw_points(6, seed=5)
+    specimen = wrapped(subset, lambda y, sigma: y @ matrix.T + 1)
+    found = jacobian.measure(specimen)["jacobian_perturbation"]
+    u = torch.linalg.svd(matrix)[0][:, 0]
+    u = u * u[u.abs().argmax()].sign()
+    for sigma in specimen.sigmas:
+        y = specimen.inputs("heldout", sigma)[1][0, 0]
+        for step in STEPS:
+            expected = matrix @ (y + step * sigma * u) + 1
+            shown = found.sel(sigma=sigma, step=step).values
+            assert shown == pytest.approx(expected.numpy(), abs=1e-5)

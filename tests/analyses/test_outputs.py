@@ -69,3 +69,17 @@ def test_outputs_do_not_depend_on_how_many_are_stored():
 def test_no_stored_output_is_refused():
     with pytest.raises(ValueError, match="`stored` must be at least 1, got 0"):
         outputs.measure(make_specimen("gaussian"), stored=0)
+
+
+def test_the_gaussian_oracles_outputs_are_those_of_d_g_at_the_shown_inputs():
+    specimen = make_specimen("empirical")
+    found, own = outputs.reference(specimen, stored=20), outputs.measure(specimen, stored=20)
+    assert set(found) == {"outputs_gaussian", "outputs_noise_gaussian"}
+    for name, law in (("outputs", "heldout"), ("outputs_noise", "noise")):
+        assert found[f"{name}_gaussian"].sizes["input"] == outputs.SHOWN
+        for sigma in specimen.sigmas:
+            _, y = specimen.inputs(law, sigma)
+            expected = specimen.gaussian(y[0, : outputs.SHOWN], sigma)
+            shown = found[f"{name}_gaussian"].sel(sigma=sigma).values
+            assert shown == pytest.approx(expected.numpy(), abs=1e-6)
+        assert not np.allclose(found[f"{name}_gaussian"], own[name][:, : outputs.SHOWN])

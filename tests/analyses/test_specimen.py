@@ -174,3 +174,16 @@ def test_a_bad_specimen_says_what_is_wrong(change, message):
 def test_a_bad_request_says_what_to_choose_from(call, message):
     with pytest.raises(ValueError, match=message):
         call(make_subset())
+
+
+def test_each_sample_is_drawn_under_its_own_label():
+    """D(y, sigma, label) = point of that label: every path ends there, whatever the batches."""
+    subset = make_subset(samples=20)
+    labels = torch.arange(20) % 7
+
+    def told(y, sigma, label):
+        return subset.train[label]
+
+    specimen = Specimen.of(subset, told, eval_batch=6)
+    specimen.labels = labels
+    torch.testing.assert_close(specimen.samples(), subset.train[labels])

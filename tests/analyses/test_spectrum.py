@@ -6,8 +6,8 @@ from analyses import spectrum
 from analyses.moments import Moments
 from analyses.oracles import GaussianDenoiser
 from analyses.sampler import sample
-from analyses.specimen import Specimen
-from tests.analyses.specimens import draw_points, make_specimen, make_subset, wrapped
+from analyses.specimen import Specimen, Subset
+from tests.analyses.specimens import draw_points, make_specimen, make_subset, stream, wrapped
 
 # --- variances ---
 
@@ -181,3 +181,30 @@ def test_too_few_emergences_give_no_exponent():
 def test_times_that_do_not_increase_are_refused():
     with pytest.raises(ValueError, match="`times` must increase, one for each row"):
         spectrum.emergence(np.array([0.0, 0.0]), np.ones((2, 1)), np.ones(1))
+
+
+BASES = torch.eye(6).double().split([2, 4], dim=1)
+
+
+def of_subspaces(x):
+    """Samples `x` of data that are normal in two orthogonal subspaces of 2 and 4 dimensions."""
+    pool = Moments.of_covariance(torch.zeros(6).double(), torch.eye(6).double())
+    points = draw_points(10)
+    subset = Subset(points, draw_points(24), pool, (0.5,), (1, 2, 3), stream, subspaces=BASES)
+    return spectrum._subspaces(x, subset)
+
+
+def test_a_subspace_is_whole_only_where_no_direction_of_it_is_missing():
+    x = torch.randn(4000, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert of_subspaces(2 * x)["subspace_variance"].tolist() == pytest.approx([1, 1], abs=1e-9)
+    assert of_subspaces(x)["subspace_variance"].tolist() == pytest.approx([1, 1], abs=0.05)
+    x[:, 0] = 0  # one of two directions, however large the other
+    x[:, 1] *= 2
+    x[:, 2:4] *= 0.5**0.5  # half of the variance of two of four
+    found = of_subspaces(x)
+    assert found["subspace_variance"].tolist() == pytest.approx([0.5, 0.75], abs=0.05)
+    assert found["subspace_dim"].tolist() == [2, 4]
+
+
+def test_data_of_unknown_subspaces_have_no_share_of_them():
+    assert not [name for name in spectrum.measure(make_specimen("gaussian")) if "subspace" in name]

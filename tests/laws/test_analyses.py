@@ -8,6 +8,7 @@ import pytest
 import torch
 import xarray as xr
 from sklearn.datasets import load_digits
+from torch.autograd import forward_ad
 
 from analyses.cache import SHARED
 from analyses.differential import PRODUCT
@@ -33,6 +34,7 @@ SMALL = {
 NO_MEAN = {"subspace_overlap", "weight_asymmetry", "kappa", "linearity_dropped", "mixing_dropped"}
 NO_MEAN |= {"weight_singular_value", "singular_vector_cosine", "principal_cosine"}
 NO_MEAN |= {"singular_correlation", "outputs", "outputs_noise", "trajectory"}
+NO_MEAN |= {"jacobian_perturbation"}
 """Sigma-resolved numbers that are no means over images or pairs."""
 DERIVATIVES = ("jacobian", "lid")
 """Analyses that repeat their inputs by construction, once for every direction."""
@@ -166,17 +168,19 @@ def test_an_analysis_alone_makes_the_evaluations_it_declares(name):
 @pytest.mark.parametrize("full", [5, 6])
 @pytest.mark.parametrize("name", DERIVATIVES)
 def test_a_derivative_counts_as_the_evaluations_it_costs(name, full):
-    sizes = []
+    sizes, costs = [], []
     subset = make_subset()
 
     def counting(y, sigma):
         sizes.append(len(y))
+        derivative = forward_ad.unpack_dual(y).tangent is not None
+        costs.append(len(y) * (PRODUCT if derivative else 1))
         return subset.gaussian(y, sigma)
 
     options = {"points": 5, "probes": 3, "full": full}
     ANALYSES[name].measure(wrapped(subset, counting, eval_batch=7), **options)
     size = Size(dim=6, inputs=24, levels=len(SIGMAS), sampler=subset.sampler)
-    assert ANALYSES[name].rows(size, **options) == {name: PRODUCT * sum(sizes)}
+    assert ANALYSES[name].rows(size, **options) == {name: sum(costs)}
     assert min(sizes) > 1
 
 

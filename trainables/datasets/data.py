@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
+from trainables.config import LABELS
 from trainables.datasets import DATASETS
 from trainables.datasets.images import Images
 from trainables.registry import check_options, is_int, lookup, require
@@ -49,6 +50,10 @@ class Data:
     """The files that were read."""
     copies: int = 1
     """How many times every training point is in its training set."""
+    labels: Int64[np.ndarray, " n"] | None = None
+    """Class of each point of the pool, where the data set has classes."""
+    bases: tuple[Float64[np.ndarray, "d _k"], ...] = ()
+    """Orthonormal bases of the subspaces that the classes lie in, where they are known."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,6 +80,10 @@ class Data:
         times. Raises ValueError if the pool is too small, `n` is no multiple of `copies` or the
         split is neither "a" nor "b".
         """
+        return self.pool[self._chosen(n, draw, split)]
+
+    def _chosen(self, n: int, draw: int, split: str) -> np.ndarray:
+        """Where in the pool the points of a training set are."""
         require(split in ("a", "b"), self.name, "split", split, "'a' or 'b'")
         allowed = f"a whole number from 1 to the {self.n_pool} points of the pool"
         require(is_int(n, 1) and n <= self.n_pool, self.name, "n_train", n, allowed)
@@ -82,7 +91,40 @@ class Data:
         require(n % self.copies == 0, self.name, "n_train", n, whole)
         order = torch.randperm(len(self.pool), generator=stream("permutation", draw)).numpy()
         chosen = (order if split == "a" else order[::-1])[: n // self.copies]
-        return self.pool[np.repeat(chosen, self.copies)]
+        return np.repeat(chosen, self.copies)
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes; 0 where the data set has none."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    @property
+    def labels_hash(self) -> str:
+        """blake2b of the classes of the pool; empty where the data set has none."""
+        return "" if self.labels is None else _content_hash(self.labels)
+
+    def subset_labels(
+        self, kind: str, n: int, draw: int = 0, split: str = "a"
+    ) -> Int64[np.ndarray, " n"]:
+        """A label for each point of `subset(n, draw, split)`.
+
+        "class" is that of the data set, "random" one as drawn at random for the point, among as
+        many, and "unique" numbers the distinct points (arXiv 2310.02664). Raises ValueError for
+        another kind, and for the first two where the data set has no classes.
+        """
+        require(kind in LABELS[1:], self.name, "labels", kind, "class, random or unique")
+        if kind == "unique":
+            return np.arange(n) // self.copies
+        known = "unique: the data set has no classes"
+        require(self.labels is not None, self.name, "labels", kind, known)
+        chosen = self._chosen(n, draw, split)
+        if kind == "class":
+            return self.labels[chosen]
+        return np.array([self._random_label(int(i)) for i in chosen])
+
+    def _random_label(self, i: int) -> int:
+        generator = stream("data", "label", i)
+        return int(torch.randint(self.n_classes, (1,), generator=generator))
 
 
 def load(
@@ -106,7 +148,7 @@ def load(
     require(is_int(n_heldout, 2), name, "n_heldout", n_heldout, "a whole number of at least 2")
     require(is_int(copies, 1), name, "copies", copies, "a whole number of at least 1")
     images = downsample(loader(**options), resolution, name)
-    pool, heldout = _split(images, n_heldout, name)
+    pool, heldout, labels = _split(images, n_heldout, name)
     keys, heldout_keys = _keys(pool), set(_keys(heldout))
     clean = np.array([key not in heldout_keys for key in keys])
     pool = np.ascontiguousarray(pool[clean])
@@ -123,18 +165,25 @@ def load(
         moments=images.moments,
         sources=images.sources,
         copies=copies,
+        labels=None if labels is None else labels[clean],
+        bases=images.bases,
     )
 
 
-def _split(images: Images, n_heldout: int, name: str) -> tuple[Batch, Batch]:
+def _split(
+    images: Images, n_heldout: int, name: str
+) -> tuple[Batch, Batch, Int64[np.ndarray, " n"] | None]:
     source = images.points if images.test is None else images.test
     _require_points(len(source), n_heldout, name, n_heldout)
     if source.shape[1:] != images.points.shape[1:]:
         shapes = f"{images.points.shape[1:]} and {source.shape[1:]}"
         raise ValueError(f"{name}: training and test images differ in shape: {shapes}.")
     order = torch.randperm(len(source), generator=stream("heldout")).numpy()
-    heldout = source[order[:n_heldout]]
-    return (images.points if images.test is not None else source[order[n_heldout:]]), heldout
+    heldout, labels = source[order[:n_heldout]], images.labels
+    if images.test is not None:
+        return images.points, heldout, labels
+    rest = order[n_heldout:]
+    return source[rest], heldout, None if labels is None else labels[rest]
 
 
 def _require_points(found: int, wanted: int, name: str, n_heldout: int) -> None:
@@ -150,7 +199,7 @@ def _keys(points: Batch) -> list[bytes]:
     return [hashlib.blake2b(point.tobytes(), digest_size=16).digest() for point in points]
 
 
-def _content_hash(*arrays: Batch, copies: int) -> str:
+def _content_hash(*arrays: np.ndarray, copies: int = 1) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
@@ -181,7 +230,8 @@ def downsample(images: Images, resolution: int | None, name: str = "data") -> Im
         mean, covariance = images.moments
         weights = np.kron(np.eye(c), np.kron(rows, columns))
         moments = (weights @ mean, weights @ covariance @ weights.T)
-    return replace(images, points=shrink(images.points), test=test, moments=moments)
+    # Averages of pixels leave the subspaces: their bases are forgotten.
+    return replace(images, points=shrink(images.points), test=test, moments=moments, bases=())
 
 
 def area_weights(size: int, smaller: int) -> Float64[np.ndarray, "smaller size"]:

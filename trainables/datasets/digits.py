@@ -18,5 +18,6 @@ def load() -> Images:
     if package is None or package.origin is None:
         raise FileNotFoundError("digits: scikit-learn, which ships them, is not installed.")
     path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
-    levels = np.loadtxt(path, delimiter=",", dtype=np.float32)[:, :-1].reshape(-1, 1, 8, 8)
-    return Images(levels / np.float32(8) - np.float32(1))
+    table = np.loadtxt(path, delimiter=",", dtype=np.float32)
+    levels, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64)
+    return Images(levels / np.float32(8) - np.float32(1), labels=labels)

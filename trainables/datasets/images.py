@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,10 @@ class Images:
     """The official test part, if there is one."""
     moments: tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, "d d"]] | None = None
     """Exact mean and covariance of the law the images are drawn from, where it is known."""
+    labels: Int64[np.ndarray, " n"] | None = None
+    """Class 0, 1, ... of each of `points`, where the data set has classes."""
+    bases: tuple[Float64[np.ndarray, "d _k"], ...] = ()
+    """Orthonormal bases of the subspaces that the classes lie in, where they are known."""
     sources: tuple[Path, ...] = ()
     """The files that were read: a cache of anything computed from the images depends on them."""
 

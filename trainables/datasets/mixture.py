@@ -31,13 +31,13 @@ def load(
     require(std > 0, "mixture", "std", std, "above 0")
     require(spread >= 0, "mixture", "spread", spread, "at least 0")
     centres = std * np.stack([_normals(dim, "centre", seed, j) for j in range(clusters)])
-    labels = [_label(clusters, seed, i) for i in range(n)]
+    labels = np.array([_label(clusters, seed, i) for i in range(n)])
     z = np.stack([_normals(dim, "point", seed, i) for i in range(n)])
     points = centres[labels] + spread * z
     mean = centres.mean(0)
     covariance = (centres - mean).T @ (centres - mean) / clusters + spread**2 * np.eye(dim)
     images = points.astype(np.float32).reshape(n, *as_square(dim))
-    return Images(images, moments=(mean, covariance))
+    return Images(images, moments=(mean, covariance), labels=labels)
 
 
 def _normals(dim: int, what: str, seed: int, i: int) -> Float64[np.ndarray, " d"]:

@@ -37,10 +37,12 @@ def load(
     require(listed and sum(dims) <= dim, "subspaces", "dims", dims, allowed)
     require(std > 0, "subspaces", "std", std, "above 0")
     bases = orthogonal_bases(dims, dim, seed)
-    points = np.stack([_point(bases, seed, i) for i in range(n)])
+    drawn = [_point(bases, seed, i) for i in range(n)]
+    points, labels = np.stack([x for x, _ in drawn]), np.array([k for _, k in drawn])
     covariance = sum(u @ u.T for u in bases) / len(bases)
     images = (std * points).astype(np.float32).reshape(n, *as_square(dim))
-    return Images(images, moments=(np.zeros(dim), std**2 * np.asarray(covariance)))
+    moments = (np.zeros(dim), std**2 * np.asarray(covariance))
+    return Images(images, moments=moments, labels=labels, bases=tuple(bases))
 
 
 def orthogonal_bases(
@@ -56,8 +58,10 @@ def orthogonal_bases(
     return [q[:, end - d : end] for d, end in zip(dims, ends, strict=True)]
 
 
-def _point(bases: Sequence[Float64[np.ndarray, "d _k"]], seed: int, i: int) -> np.ndarray:
+def _point(
+    bases: Sequence[Float64[np.ndarray, "d _k"]], seed: int, i: int
+) -> tuple[np.ndarray, int]:
     generator = stream("data", "subspaces", "point", seed, i)
-    basis = bases[int(torch.randint(len(bases), (1,), generator=generator))]
-    a = torch.randn(basis.shape[1], dtype=torch.float64, generator=generator)
-    return basis @ a.numpy()
+    k = int(torch.randint(len(bases), (1,), generator=generator))
+    a = torch.randn(bases[k].shape[1], dtype=torch.float64, generator=generator)
+    return bases[k] @ a.numpy(), k
