@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,13 +153,18 @@ def plot(
     ] = None,
 ) -> None:
     """Draw the figures from the cube: PNG, PDF and the plotted numbers."""
+    from engine.neighbours import training_images
     from engine.publish import plot_at
 
-    drawn, missing = _bad_input(lambda: plot_at(path, figure or ()))
+    train, without = training_images(path) if figure else (None, "")
+    drawn, missing = _bad_input(lambda: plot_at(path, figure or (), train))
     for name in drawn:
         print(name)
+    say = partial(Console(stderr=True).print, highlight=False, markup=False)
+    if without:
+        say(f"without the nearest training images: {without}")
     for name, reason in missing.items():
-        Console(stderr=True).print(f"not drawn: {name}: {reason}", highlight=False, markup=False)
+        say(f"not drawn: {name}: {reason}")
 
 
 @app.command()

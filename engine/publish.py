@@ -5,7 +5,7 @@ Needs the store alone: no torch, no Ray, no data, so it works on a copy of the f
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -119,8 +119,15 @@ def draw(store: Store) -> dict[str, str]:
     return missing
 
 
-def draw_paper(store: Store, figures: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Draw figures of the paper from the cube, each with its numbers beside it."""
+def draw_paper(
+    store: Store, figures: Sequence[str], train: Callable | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Draw figures of the paper from the cube, each with its numbers beside it.
+
+    Args:
+        train: training images at given coordinates (`engine.neighbours`), for those that show
+            the nearest one beside a sample.
+    """
     from analyses.paper import FIGURES_OF_PAPER
     from analyses.paper import draw as draw_one
 
@@ -133,7 +140,7 @@ def draw_paper(store: Store, figures: Sequence[str]) -> tuple[list[str], dict[st
     drawn, missing = [], {}
     for name in asked:
         try:
-            picture, numbers = draw_one(known[name], cube, boundaries)
+            picture, numbers = draw_one(known[name], cube, boundaries, train)
         except ValueError as error:
             missing[name] = str(error)
             continue
@@ -174,19 +181,22 @@ def gather_at(path: str, to: str = "netcdf") -> str:
     return export.table(store, export.read(store)[0], to)
 
 
-def plot_at(path: str, figures: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
+def plot_at(
+    path: str, figures: Sequence[str] = (), train: Callable | None = None
+) -> tuple[list[str], dict[str, str]]:
     """Draw the figures of the sweep in a folder: those drawn, and those not with the reason.
 
     Args:
         figures: figures of the paper, `paper/1` to `paper/30`, or `paper` for all of them; none:
             the sweep's own.
+        train: as of `draw_paper`.
 
     Raises:
         ValueError: a figure that does not exist.
     """
     _, _, store = stored(path)
     if figures:
-        return draw_paper(store, figures)
+        return draw_paper(store, figures, train)
     missing = draw(store)
     names = store.files.listing(FIGURES)
     return [f"{store.folder}/{n}" for n in names], missing

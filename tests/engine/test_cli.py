@@ -3,10 +3,12 @@
 import json
 import sys
 
+import pandas as pd
 import pytest
 import xarray as xr
 
 from engine import cli
+from engine.resolve import load
 from engine.run import record_run
 from tests.engine.helpers import compute, prepared
 
@@ -210,3 +212,36 @@ def test_a_figure_of_the_paper_that_does_not_exist_exits_2_and_lists_them(tiny, 
     record_run(ready, "test")
     status, _, err = call("plot", ready.store.folder, "--figure", "paper/31")
     assert status == 2 and "--figure paper/31: wanted paper, or one of paper/1" in err
+
+
+def nearest_rows(folder):
+    """Pixels of the nearest training images in the numbers of figure 12."""
+    table = pd.read_csv(folder / "figures" / "paper" / "12.csv")
+    return table[table.apply(lambda row: "nearest" in row.astype(str).values, axis=1)]
+
+
+def test_samples_stand_beside_their_nearest_training_images(tiny, tmp_path, call):
+    ready = prepared(tiny, tmp_path)
+    compute(ready)
+    record_run(ready, "test")
+    folder = tmp_path / "tiny"
+    assert call("gather", folder)[0] == 0
+    status, out, err = call("plot", folder, "--figure", "paper/12")
+    assert status == 0 and "12.png" in out and "without" not in err
+    pixels = nearest_rows(folder)["value"].dropna().to_numpy().reshape(-1, 64)
+    points = load(ready.sweep, "tiny").pool.reshape(-1, 64)
+    assert len(pixels) and all((abs(points - x).max(1) < 1e-6).any() for x in pixels)
+
+
+def test_without_the_data_set_the_figure_is_drawn_without_them_and_says_so(tiny, tmp_path, call):
+    ready = prepared(tiny, tmp_path)
+    compute(ready)
+    record_run(ready, "test")
+    record = ready.store.record()
+    record["facts"]["data"]["content_hash"] = "another"
+    ready.store.write_record(record)
+    folder = tmp_path / "tiny"
+    assert call("gather", folder)[0] == 0
+    status, _, err = call("plot", folder, "--figure", "paper/12")
+    assert status == 0 and "is not the one that was trained on" in err
+    assert nearest_rows(folder).empty
