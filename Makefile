@@ -34,6 +34,7 @@ lint: venv
 benchmark: venv
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/efficiency.py
+	$(BIN)/python benchmarks/snapshot.py
 
 clean:
 	rm -rf $(VENV) results

@@ -67,11 +67,7 @@ class Driver:
 
     def _display(self, training: list) -> Display:
         left = sum(len(kimg) for _, kimg in training)
-        stored = self.todo.to_analyse()
-        tasks = self.job.facts.alone
-        pieces = left * len(tasks) + sum(len(names) for _, names in stored)
-        pieces += sum(len(names) for _, names in self.todo.to_reference())
-        display = Display(trials=len(training), snapshots=left, analyses=pieces)
+        display = Display(trials=len(training), snapshots=left, analyses=self.todo.missing())
         display.expect(self.cost.core_seconds)
         return display
 

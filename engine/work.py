@@ -97,6 +97,12 @@ class Survey:
         }
         return [(subset, missing) for subset, missing in lists.items() if missing]
 
+    def missing(self) -> int:
+        """How many pieces are still to come, pairs and oracles included."""
+        possible = np.isin(self.pieces[:, :, :1], (DONE, PENDING))
+        of_cells = ((self.pieces[:, :, 1:] == PENDING) & possible).sum()
+        return int(of_cells) + sum(len(names) for _, names in self.to_reference())
+
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to compute."""

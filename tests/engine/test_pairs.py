@@ -40,6 +40,16 @@ def test_a_pair_waits_until_both_cells_are_stored(twins, tmp_path):
     assert ready.survey().is_finished and (ready.survey().cells() == DONE).all()
 
 
+def test_what_is_to_come_is_counted_with_pairs_and_oracles(twins, tmp_path):
+    ready = prepared(twins | {"analyses": {**twins["analyses"], "outputs": {}}}, tmp_path)
+    expected, done = ready.survey().missing(), 0
+    while not ready.survey().is_finished:
+        done += sum(kind == "analyse" for kind, *_ in compute(ready))
+    # 8 cells: samples and outputs of each; 4 twins, 4 reruns, 4 to the largest; 4 oracles.
+    assert expected == done == 16 + 12 + 4
+    assert ready.survey().missing() == 0
+
+
 def test_cells_without_a_partner_are_skipped_and_complete(twins, tmp_path):
     ready = prepared(twins, tmp_path)
     compute(ready)
