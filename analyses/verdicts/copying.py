@@ -1,5 +1,7 @@
 """L16 and L17: which samples, and which training points, are copied and when."""
 
+from collections import Counter
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
@@ -22,32 +24,43 @@ from analyses.verdicts.kernels import by, judged_width, sides
 __all__ = ["LAWS", "separation"]
 
 BETTER = (0.6, np.inf)
+PASSED = 0.5
+"""Share of copies from which the boundary lies behind."""
 
 
 def spurious(cube: xr.Dataset, phase: xr.Dataset) -> Measured:
-    """L16: the share of spurious samples has an interior maximum over kimg near tau_mem."""
+    """L16: the share of spurious samples has an interior maximum over kimg near tau_mem.
+
+    Judged where the boundary is passed, half of the samples being copies at the last snapshot:
+    elsewhere a maximum at the end says only that training went no further.
+    """
     width = judged_width(phase)
     share = cube["spurious_fraction"].sel(width=width, drop=True)
     low, high = (phase[f"tau_mem_{x}"].sel(width=width, drop=True) for x in ("low", "high"))
     inside = ((low > 0) & np.isfinite(high)).any(("seed", "draw"))
+    copies = cube["memorized_fraction"].isel(kimg=-1, drop=True).sel(width=width, drop=True)
     detail, peaks, verdicts = [setting(cube)], {}, []
     for n in share["n_train"].values[inside.values]:
         own, weaker = sides(-share.sel(n_train=n), "kimg")
-        peaks[int(n)] = own[weaker]
-        verdicts += [judge(own[side], POSITIVE) for side in ("fall", "rise")]
+        passed = float(copies.sel(n_train=n).mean()) >= PASSED
+        if passed:
+            peaks[int(n)] = own[weaker]
+            verdicts += [judge(own[side], POSITIVE) for side in ("fall", "rise")]
         at = ", ".join(
-            f"({a:g}, {b:g}]"
-            for a, b in sorted(
-                zip(*(x.sel(n_train=n).values.ravel() for x in (low, high)), strict=True)
+            f"({a:g}, {b:g}] of {count}"
+            for (a, b), count in sorted(
+                Counter(
+                    zip(*(x.sel(n_train=n).values.ravel() for x in (low, high)), strict=True)
+                ).items()
             )
         )
         detail.append(
             f"width {width}, n_train {n}: maximum at {own['at']} kimg, above the first snapshot "
-            f"by {own['fall']}, above the last by {own['rise']}; tau_mem of "
-            f"the replicates in {at} kimg"
+            f"by {own['fall']}, above the last by {own['rise']}; tau_mem in {at} kimg"
+            + ("" if passed else "; not judged: fewer than half of the last samples are copies")
         )
     if not peaks:
-        detail.append(f"width {width}: no onset of memorization inside the grid")
+        detail.append(f"width {width}: nowhere are half of the last samples copies")
         peaks[0] = estimate(xr.DataArray([[np.nan]], dims=("seed", "draw")))
     worst = min(peaks, key=lambda n: np.nan_to_num(peaks[n].low, nan=-np.inf))
     quantity = (
@@ -77,9 +90,6 @@ def sparse(cube: xr.Dataset, phase: xr.Dataset) -> Measured:
 def _first_hits(cube: xr.Dataset) -> xr.DataArray:
     """`separation` per (n_train, seed, draw), at the kimg with half of the points copied."""
     dims = ("n_train", "seed", "draw", "kimg", "point")
-    if "point_hits_auc" in cube:
-        auc = cube["point_hits_auc"]
-        return auc.isel(kimg=auc.sizes["kimg"] // 2, drop=True) if "kimg" in auc.dims else auc
     hits = cube["point_hits"].transpose(*dims).values.astype(float)
     dense = cube["point_coverage"].broadcast_like(cube["point_hits"]).transpose(*dims)
     hit = np.where(np.isnan(hits), np.nan, hits > 0)
@@ -118,8 +128,12 @@ LAWS = (
         "samples that copy nothing but one another peak where memorization sets in",
         "a peak at the boundary",
         "arXiv:2505.21777",
-        "an interior maximum over kimg at every n_train with an onset inside the grid",
-        (*NETWORK, axis("kimg", 3), *variables("spurious_fraction", "tau_mem_low")),
+        "an interior maximum over kimg at every n_train where half of the samples end as copies",
+        (
+            *NETWORK,
+            axis("kimg", 3),
+            *variables("spurious_fraction", "memorized_fraction", "tau_mem_low"),
+        ),
         spurious,
     ),
     Law(
