@@ -16,6 +16,9 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune swallows the first SIGINT; ours ends the run
+    # Else a worker that waits a second for the next snapshot is killed, and the next analysis pays
+    # for a new one, whose imports alone cost several analyses.
+    "RAY_idle_worker_killing_time_threshold_ms": "300000",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else the end of a group is noticed after 2 s
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
