@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import stdtrit
 
 Numbers = Any
 """Whatever `numpy.asarray` takes: a number, a list, an array, a tensor on the CPU."""
@@ -42,28 +41,6 @@ def wilson(k: Numbers, n: Numbers, z: float = 1.96) -> tuple[Array, Array]:
     low = np.where(k == 0, 0.0, np.maximum(centre - half, 0.0))
     high = np.where(k == n, 1.0, np.minimum(centre + half, 1.0))
     return np.where(np.isnan(p), np.nan, low), np.where(np.isnan(p), np.nan, high)
-
-
-def mean_interval(
-    values: Numbers, axis: int = -1, level: float = 0.95
-) -> tuple[Array, Array, Array]:
-    r"""Mean along `axis` and its Student interval, ignoring NaN: (mean, low, high).
-
-    :math:`\bar x \pm t_{n-1} s/\sqrt{n}`, :math:`s^2` with divisor n - 1; of 4 values t is 3.18
-    and not 1.96. The mean of no values is NaN; so are the ends of fewer than two.
-
-    >>> [round(float(x), 2) for x in mean_interval([1.0, 2.0, 3.0, float("nan")])]
-    [2.0, -0.48, 4.48]
-    """
-    values = np.asarray(values, float)
-    known = ~np.isnan(values)
-    n = known.sum(axis=axis)
-    mean = np.where(known, values, 0).sum(axis=axis) / np.where(n > 0, n, np.nan)
-    deviation = np.where(known, values - np.expand_dims(mean, axis), 0)
-    freedom = np.where(n > 1, n - 1, np.nan)
-    variance = (deviation**2).sum(axis=axis) / freedom
-    half = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance / np.where(n > 0, n, np.nan))
-    return mean, mean - half, mean + half
 
 
 def percentile_interval(

@@ -5,7 +5,7 @@ words, what the band is; of every further axis (split, hyper-parameters) the fir
 What was not measured is NaN.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -15,8 +15,8 @@ import xarray as xr
 from analyses import onset
 from analyses.phase import LEVELS
 from analyses.slopes import MIN_REPLICATES
-from analyses.statistics import mean_interval
-from analyses.trials import across, nearest_sigma
+from analyses.trials import REPLICATES, across, nearest_sigma
+from analyses.variance import crossed_mean
 
 Cube = TypeVar("Cube", xr.Dataset, xr.DataArray)
 
@@ -116,45 +116,46 @@ def _mean(
     `own_se` is the standard error of one replicate over what `of` names, the band where no point
     has a second replicate.
     """
-    over = [d for d in ("seed", "draw") if d in array.dims]
-    kept = [d for d in array.dims if d not in over]
-    values = _flat(array, kept, over)
-    count = (~np.isnan(values)).sum(-1)
-    se = None if own_se is None else _flat(own_se, kept, over)
-    mean, low, high, band = banded(values, count, se, of)
+    kept = [str(d) for d in array.dims if d not in REPLICATES]
+    values = replicated(array, kept)
+    count = (~np.isnan(values)).sum((-2, -1))
+    se = None if own_se is None else replicated(own_se, kept)
+    mean, low, high, band = banded(values, se, of)
     columns = {name: mean, "band_low": low, "band_high": high, "replicates": count}
     data = {k: (kept, v) for k, v in columns.items()} | {"band": ((), band)}
     return xr.Dataset(data, coords={d: array[d] for d in kept})
 
 
 def banded(
-    values: np.ndarray, count: np.ndarray, se: np.ndarray | None = None, of: str = ""
+    values: np.ndarray, se: np.ndarray | None = None, of: str = ""
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-    """Mean over the last axis, ends of its band, and what the band is: one rule for all points.
+    """Mean over seeds and draws (the last two axes), ends of its band, and what the band is.
 
-    The range of the replicates, where any point has fewer than `MIN_REPLICATES` of them: an
-    interval of two or three values says nothing. If there is no second replicate at all, 1.96
-    standard errors `se` of the only one.
+    One rule for all points: the crossed interval (`variance.crossed_mean`), or the range of the
+    replicates where any point has fewer than `MIN_REPLICATES` of them: an interval of two or
+    three values says nothing. If there is no second replicate at all, 1.96 standard errors `se`
+    of the only one.
     """
-    mean, low, high = mean_interval(values)
+    mean, low, high = crossed_mean(values)
+    count = (~np.isnan(values)).sum((-2, -1))
     most, fewest = count.max(initial=0), count[count > 0].min(initial=MIN_REPLICATES)
     if most >= 2 and fewest == MIN_REPLICATES:
-        return mean, low, high, "95 % interval of the mean over replicates (Student t)"
+        return mean, low, high, "95 % interval of the mean, seeds and draws crossed"
     if most >= 2:
         known = np.where(count == 0, np.nan, 0.0)
-        low = np.where(np.isnan(values), np.inf, values).min(-1) + known
-        high = np.where(np.isnan(values), -np.inf, values).max(-1) + known
+        low = np.where(np.isnan(values), np.inf, values).min((-2, -1)) + known
+        high = np.where(np.isnan(values), -np.inf, values).max((-2, -1)) + known
         return mean, low, high, f"range over the {most} replicates (too few for an interval)"
     if se is None:
         return mean, low, high, "none: a single replicate"
-    half = 1.96 * mean_interval(se)[0]
+    half = 1.96 * crossed_mean(se)[0]
     return mean, mean - half, mean + half, f"± 1.96 s.e. over {of} (a single replicate)"
 
 
-def _flat(array: xr.DataArray, kept: list, over: list) -> np.ndarray:
-    """Values with the dims `kept`, then all of `over` as one axis."""
-    values = array.transpose(*kept, *over).values.astype(float)
-    return values.reshape(*values.shape[: len(kept)], -1)
+def replicated(array: xr.DataArray, kept: Sequence[str]) -> np.ndarray:
+    """Values with the dims `kept`, then seeds and draws, of which it may lack either."""
+    whole = array.expand_dims([d for d in REPLICATES if d not in array.dims])
+    return whole.transpose(*kept, *REPLICATES).values.astype(float)
 
 
 def _memorized(cube: xr.Dataset, what: str) -> xr.Dataset:

@@ -12,6 +12,7 @@ import xarray as xr
 __all__ = [
     "AXES",
     "OWN",
+    "REPLICATES",
     "SIGMA",
     "across",
     "at",
@@ -33,6 +34,8 @@ OWN = (
 """Dims of the cube that belong to a variable and not to a trial."""
 AXES = ("width", "n_params", "kimg", "n_train")
 """What a law may run along, in the order of the `axis` dim."""
+REPLICATES = ("seed", "draw")
+"""Axes that repeat a measurement: initialisations, and training sets of one size."""
 VARIED = ("width", "n_train", "seed", "draw")
 """Axes of the laws and of the replicates; what else there is sets apart whole diagrams."""
 

@@ -14,11 +14,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from analyses.tables import banded
+from analyses.tables import banded, replicated
 
 __all__ = ["Line", "Matrix", "Mosaic", "Panel", "Sheet", "image_shape", "line"]
-
-REPLICATES = ("seed", "draw")
 
 
 @dataclass(frozen=True)
@@ -135,15 +133,12 @@ def line(
     `se` is the standard error of one replicate over what `of` names, the band where there is no
     second replicate.
     """
-    over = [d for d in REPLICATES if d in values.dims]
     place = values[x].values.astype(float) if x in values.coords else np.arange(values.sizes[x])
     order = np.argsort(place)
-    flat = values.transpose(x, *over).values.astype(float).reshape(len(place), -1)[order]
-    error = None
-    if se is not None:
-        error = se.transpose(x, *over).values.astype(float).reshape(len(place), -1)[order]
-    count = (~np.isnan(flat)).sum(1)
-    mean, low, high, words = banded(flat, count, error, of)
+    table = replicated(values, [x])[order]
+    error = None if se is None else replicated(se, [x])[order]
+    count = (~np.isnan(table)).sum((1, 2))
+    mean, low, high, words = banded(table, error, of)
     if not band or words.startswith("none"):
         low, high, words = np.full_like(mean, np.nan), np.full_like(mean, np.nan), ""
     ends = (place[order].astype(float), mean, low, high, count.astype(float))

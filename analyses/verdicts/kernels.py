@@ -8,6 +8,7 @@ from analyses.clock import line_slope, line_spearman
 from analyses.exponents import exponent
 from analyses.onset_laws import MIN_REPLICATES
 from analyses.regression import admitted_slopes
+from analyses.trials import REPLICATES
 from analyses.verdicts.judging import EVERYWHERE, INTERVAL, Estimate, Region, estimate
 
 __all__ = [
@@ -25,8 +26,6 @@ __all__ = [
 
 CORRELATION: Region = (-1.0, 1.0)
 """Bounds of a `trend`."""
-
-REPLICATES = ("seed", "draw")
 
 
 def trend(values: xr.DataArray, dim: str) -> xr.DataArray:

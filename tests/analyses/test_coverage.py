@@ -7,7 +7,6 @@ from scipy.special import expit
 from analyses.exponents import exponent
 from analyses.onset_laws import Replicates, intervals
 from analyses.statistics import (
-    mean_interval,
     paired_difference,
     paired_r2_difference,
     wilson,
@@ -53,7 +52,7 @@ def test_wilson_covers_a_share(share, samples):
 @pytest.mark.parametrize("count", [3, 4, 10])
 def test_student_covers_a_mean(count):
     values = 2 + np.random.default_rng(2).standard_normal((REPEATS, count))
-    assert_covers(*mean_interval(values)[1:], 2)
+    assert_covers(*crossed_mean(values[:, :, None])[1:], 2)
 
 
 @pytest.mark.parametrize("images", [64, 256])

@@ -116,7 +116,7 @@ def test_below_four_replicates_the_band_is_their_range(quick, found):
 @pytest.mark.parametrize(
     ("axes", "band"),
     [
-        ({"seed": (0, 1)}, "95 % interval of the mean over replicates (Student t)"),
+        ({"seed": (0, 1)}, "95 % interval of the mean, seeds and draws crossed"),
         ({"draw": (0, 1, 2)}, "range over the 3 replicates"),
         ({"draw": (0,)}, "a single replicate"),
     ],

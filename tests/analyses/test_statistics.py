@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import binomtest, norm, ttest_1samp
+from scipy.stats import binomtest, norm
 
 from analyses.regression import admitted_slopes, fit_offset, fit_power, scatter_floor
 from analyses.statistics import (
     bootstrap_weights,
-    mean_interval,
     paired_difference,
     paired_r2_difference,
     percentile_interval,
@@ -35,21 +34,6 @@ def test_wilson_is_nan_where_nothing_was_counted_and_keeps_the_shape():
     low, high = wilson([[1, np.nan], [0, 2]], [[4, 4], [0, 4]])
     assert np.isnan(low).tolist() == [[False, True], [True, False]]
     assert low.shape == high.shape == (2, 2)
-
-
-def test_the_interval_of_a_mean_is_that_of_student_and_ignores_missing_values():
-    rows = [[1, 2, 3, np.nan], [5, np.nan, np.nan, np.nan], [np.nan] * 4]
-    mean, low, high = mean_interval(rows, axis=1)
-    np.testing.assert_allclose(mean, [2, 5, np.nan])
-    expected = ttest_1samp([1, 2, 3], 0).confidence_interval(0.95)
-    np.testing.assert_allclose(low, [expected.low, np.nan, np.nan])
-    np.testing.assert_allclose(high, [expected.high, np.nan, np.nan])
-
-
-def test_the_interval_of_a_mean_of_four_covers_it_about_95_times_in_100():
-    values = np.random.default_rng(8).standard_normal((4000, 4))
-    _, low, high = mean_interval(values)
-    assert np.mean((low < 0) & (high > 0)) == pytest.approx(0.95, abs=0.012)
 
 
 def test_percentiles_agree_with_numpy_where_values_are_missing():
