@@ -176,7 +176,12 @@ def perturbations(request: Request) -> Sheet:
     shown = levels(cells.data, 4)
     steps = [f"{step:.2g}" for step in data["step"].values]
     rows = tuple(f"sigma {s:.3g}" for s in shown)
-    picture = Mosaic("by step", images(data.sel(sigma=shown), "sigma", "step"), rows, steps)
+    picture = Mosaic(
+        "by step along u_1, in units of sigma",
+        images(data.sel(sigma=shown), "sigma", "step"),
+        rows,
+        steps,
+    )
     return Sheet(cells.where, pictures=(picture,), size=(7.2, 4.4))
 
 
