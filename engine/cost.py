@@ -175,13 +175,17 @@ def _probe(job: Job, trial: Trial) -> Cost:
     config, shape = job.config(trial), job.facts.data.shape
     denoiser = job.denoiser(trial, torch.device("cpu"))
 
+    def told(batch: int) -> tuple[torch.Tensor, ...]:
+        return () if config.labels == "none" else (torch.zeros(batch, dtype=torch.long),)
+
     def step(batch: int) -> None:
         x, eps = torch.randn(2, batch, *shape, dtype=job.dtype)
-        loss(denoiser, x, torch.full((batch,), 0.5, dtype=job.dtype), eps).mean().backward()
+        sigma = torch.full((batch,), 0.5, dtype=job.dtype)
+        loss(denoiser, x, sigma, eps, *told(batch)).mean().backward()
 
     @torch.inference_mode()
     def evaluate(batch: int) -> None:
-        denoiser(torch.zeros(batch, *shape, dtype=job.dtype), 0.5)
+        denoiser(torch.zeros(batch, *shape, dtype=job.dtype), 0.5, *told(batch))
 
     few = min(8, config.batch)
     batch = int(np.clip(PROBE_SECONDS / _seconds(step, few, 0.0), few, config.batch))

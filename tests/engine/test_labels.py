@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from engine.listing import planned
 from engine.resolve import load
 from engine.spec import SpecError
 from tests.engine.helpers import TINY, compute, cube_of, job_of, prepared
@@ -84,3 +85,9 @@ def test_what_is_told_nothing_keeps_its_fingerprint(tmp_path):
 def test_what_labels_cannot_do_is_said_before_anything_starts(tmp_path, changes, message):
     with pytest.raises(SpecError, match=message):
         prepared(changed(**changes), tmp_path)
+
+
+def test_a_training_that_is_told_labels_has_a_price(tmp_path):
+    told = {"training": {**TINY["training"], "labels": "unique"}}
+    numbers, _ = planned(prepared(changed(**told), tmp_path))
+    assert numbers["cost"]["train_core_seconds"] > 0
