@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from analyses.verdicts.cells import NETWORK, setting
+from analyses.verdicts.cells import NETWORK, options, setting
 from analyses.verdicts.judging import (
     AGREES,
     DISAGREES,
@@ -49,9 +49,21 @@ def onset(cube: xr.Dataset, phase: xr.Dataset) -> Measured:
             f"width {w}, {int(fit['onset_replicates'])} replicates, onsets inside the grid at "
             f"{int(fit['onset_inside'])} n_train: {'; '.join(numbers)}; {admitted}"
         )
-    found = _after_gauss(phase.sel(width=width))
-    quantity = f"log-log slope of tau_mem - tau_gauss in n_train, width {width}"
+    found, unit = _in_steps(cube, _after_gauss(phase.sel(width=width)))
+    quantity = f"log-log slope of tau_mem - tau_gauss{unit} in n_train, width {width}"
     return measured(quantity, found, judge(found, SLOPE), detail)
+
+
+def _in_steps(cube: xr.Dataset, slope: Estimate) -> tuple[Estimate, str]:
+    """A slope in n_train of a time in steps, and how to call it.
+
+    With a drawn batch steps go as kimg; a step that sees every point has kimg = n_train steps /
+    1000, so that the slope of a time in kimg is larger by exactly 1.
+    """
+    if options(cube, "training").get("sampling") != "full":
+        return slope, ""
+    ends = {name: getattr(slope, name) - 1 for name in ("value", "low", "high")}
+    return slope._replace(**ends), " (in steps of a full batch)"
 
 
 def _after_gauss(fit: xr.Dataset) -> Estimate:
@@ -81,7 +93,8 @@ def stages(cube: xr.Dataset, phase: xr.Dataset) -> Measured:
             fit = exponent_along(
                 *(ends[x].sel(width=w, drop=True) for x in ("low", "high")), "n_train"
             )
-            detail.append(f"width {w}: log-log slope of {name} in n_train {fit}")
+            fit, unit = _in_steps(cube, fit)
+            detail.append(f"width {w}: log-log slope of {name}{unit} in n_train {fit}")
             if fit.count:
                 found[name] = w, fit
     if "tau_gen" not in times:

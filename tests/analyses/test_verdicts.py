@@ -559,3 +559,15 @@ def test_two_replicates_with_the_same_onsets_do_not_agree_beyond_what_snapshots_
     found = judged("L1", grid)
     assert found.kind == "range over 2 replicates and what the snapshots leave open"
     assert found.verdict == UNDECIDED and found.high - found.low > 0.4
+
+
+@pytest.mark.parametrize(("law", "build"), [("L1", onsets), ("L2", stages)])
+def test_where_a_step_sees_every_point_times_are_counted_in_steps(law, build):
+    """kimg = n_train steps / 1000, so that a slope in n_train is smaller by exactly 1."""
+    drawn, full = build("plain"), build("plain")
+    full.cube.attrs["training_options"] = json.dumps({"sampling": "full"})
+    of_kimg, of_steps = judged(law, drawn), judged(law, full)
+    for end in ("value", "low", "high") if law == "L1" else ():
+        assert getattr(of_kimg, end) - getattr(of_steps, end) == pytest.approx(1, abs=1e-9)
+    assert "in steps of a full batch" in " ".join([of_steps.quantity, *of_steps.detail])
+    assert of_steps.verdict != of_kimg.verdict
