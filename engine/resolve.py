@@ -21,6 +21,7 @@ from analyses.relations import RELATIONS
 from engine.grid import Trial, trials
 from engine.spec import SpecError, Sweep, canonical, digest, nearest
 from trainables.architectures import ARCHITECTURES, DENOISERS, forward_flops, n_params
+from trainables.architectures.labelled import tell
 from trainables.datasets import DATASETS
 from trainables.datasets.data import Data
 from trainables.datasets.data import load as load_data
@@ -364,6 +365,13 @@ def _check_sizes(sweep: Sweep, data: DataFacts, origin: str) -> None:
 def _check_labels(sweep: Sweep, data: DataFacts, origin: str) -> None:
     """A denoiser that is told labels has samples, and nothing to say of images without."""
     kinds = label_kinds(sweep)
+    if kinds - {"none"}:
+        width, options = sweep.axes["width"][0], _backbone_options(sweep, origin)
+        try:
+            with torch.device("meta"):
+                tell(ARCHITECTURES[sweep.backbone.name](width, data.shape, **options), 1)
+        except ValueError as error:
+            raise SpecError(f"{origin}: training.labels: {error}") from None
     for kind in kinds & {"class", "random"}:
         if not data.n_classes:
             raise SpecError(

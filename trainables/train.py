@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from trainables import architectures, ema, optimizers
-from trainables.architectures.labelled import Labelled
+from trainables.architectures.labelled import tell
 from trainables.batches import Batches
 from trainables.config import TrainConfig
 from trainables.denoiser import PRECONDITIONINGS, Denoiser, loss
@@ -84,7 +84,7 @@ def build_denoiser(
         torch.manual_seed(seed_of("init", seed))
         backbone = architectures.build(backbone_name, width, shape, **options)
     if labels:
-        backbone = Labelled(backbone, labels, shape)
+        tell(backbone, labels)
     scale = sigma_data if config.sigma_data is None else config.sigma_data
     return precondition(backbone, scale).to(device=device, dtype=dtype)
 

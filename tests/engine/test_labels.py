@@ -76,6 +76,13 @@ def test_what_is_told_nothing_keeps_its_fingerprint(tmp_path):
         (
             {
                 "training": {**TINY["training"], "labels": "unique"},
+                "backbone": {"name": "linear"},
+            },
+            "training.labels: `labels`: a backbone of kind Linear cannot be told any",
+        ),
+        (
+            {
+                "training": {**TINY["training"], "labels": "unique"},
                 "analyses": {"memorization": {}, "linearity": {}},
             },
             "analyses.linearity: looks at images without labels.*allowed: memorization, novelty",

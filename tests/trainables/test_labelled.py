@@ -29,14 +29,27 @@ def test_an_untrained_denoiser_says_the_same_under_every_label():
 
 def test_the_weights_beside_the_labels_are_those_of_the_backbone_without():
     told, plain = (dict(denoiser(n).named_parameters()) for n in (3, 0))
-    assert told.pop("backbone.table.weight").shape == (3, 4)
-    for name, value in plain.items():
-        assert torch.equal(told[name.replace("backbone.", "backbone.backbone.", 1)], value)
+    assert told.pop("backbone.table.weight").shape == (3, 16)
+    assert told.keys() == plain.keys()
+    assert all(torch.equal(told[name], value) for name, value in plain.items())
 
 
-def test_a_denoiser_that_is_told_labels_refuses_images_without():
+def test_labels_go_with_denoisers_that_are_told_them_alone():
     with pytest.raises(ValueError, match="it needs one per image"):
         denoiser()(Y, 0.5)
+    with pytest.raises(ValueError, match="trained with no labels"):
+        denoiser(labels=0)(Y, 0.5, torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="kind Linear cannot be told any"):
+        build_denoiser("linear", 16, SHAPE, {}, CONFIG, 0.5, labels=2)
+
+
+def test_a_unet_is_told_labels_too():
+    unet = build_denoiser("unet", 4, (1, 4, 4), {}, CONFIG, 0.5, labels=2)
+    for i, p in enumerate(unet.parameters()):
+        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(i))
+    y = torch.linspace(-1, 1, 32).view(2, 1, 4, 4)
+    zero, one = (unet(y, 0.5, torch.tensor([k, k])) for k in (0, 1))
+    assert not torch.allclose(zero, one)
 
 
 def test_a_label_of_its_own_brings_an_image_back_from_noise_that_hides_it():

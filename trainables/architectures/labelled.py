@@ -1,8 +1,8 @@
-"""A backbone that is told a label of the image beside the noise level.
+"""Backbones that can be told a label of the image beside the noise level.
 
-Each label has an image of its own, learned from zero, that is added to the backbone's input. Where
-the first layer is linear this is a learned vector per label in the first hidden layer, the usual
-class embedding; it fits every backbone alike. The width's number of parameters leaves it out.
+Each label has a vector of its own, learned from zero, that is added to the embedding of the noise
+level: the class embedding of Karras et al. 2022 (EDM, arXiv 2206.00364). The number of parameters
+by width leaves it out.
 """
 
 from jaxtyping import Float, Int64
@@ -12,24 +12,35 @@ from trainables.registry import is_int, require
 
 
 class Labelled(nn.Module):
-    r"""F(x, c, label) = F(x + e_label, c); at first e = 0, the backbone without labels."""
+    """A backbone whose embedding has `size` numbers; without `tell` it knows no labels."""
 
-    def __init__(self, backbone: nn.Module, labels: int, shape: tuple[int, int, int]) -> None:
-        """`labels` >= 1 is their number; `shape` (c, h, w) that of an image."""
+    def __init__(self, size: int) -> None:
+        """No labels yet."""
         super().__init__()
+        self.size = size
+        self.table: nn.Embedding | None = None
+
+    def tell(self, labels: int) -> None:
+        """From now on one of `labels` >= 1 labels is given with every image."""
         require(is_int(labels, 1), "Labelled", "labels", labels, "a whole number of at least 1")
-        c, h, w = shape
-        self.backbone = backbone
-        self.table = nn.Embedding(labels, c * h * w)
+        self.table = nn.Embedding(labels, self.size)
         nn.init.zeros_(self.table.weight)
 
-    def forward(
-        self,
-        x: Float[Tensor, "n c h w"],
-        c_noise: Float[Tensor, " n"],
-        label: Int64[Tensor, " n"] | None = None,
-    ) -> Float[Tensor, "n c h w"]:
-        """The backbone's output; ValueError where no label is given."""
-        if label is None:
-            raise ValueError("This denoiser was trained with labels: it needs one per image.")
-        return self.backbone(x + self.table(label).view_as(x), c_noise)
+    def told(
+        self, embedding: Float[Tensor, "n size"], label: Int64[Tensor, " n"] | None
+    ) -> Float[Tensor, "n size"]:
+        """The embedding with the labels' vectors; ValueError for labels missing or unknown."""
+        if (label is None) != (self.table is None):
+            wants = "no labels" if self.table is None else "labels: it needs one per image"
+            raise ValueError(f"This denoiser was trained with {wants}.")
+        return embedding if self.table is None else embedding + self.table(label)
+
+
+def tell(backbone: nn.Module, labels: int) -> None:
+    """Make `backbone` one that is told labels; ValueError if it cannot be."""
+    if not isinstance(backbone, Labelled):
+        raise ValueError(
+            f"`labels`: a backbone of kind {type(backbone).__name__} cannot be told any; wanted "
+            "'none'."
+        )
+    backbone.tell(labels)

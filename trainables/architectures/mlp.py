@@ -6,22 +6,26 @@ width below the dimension d = c h w would confine it to a subspace, and is refus
 
 import math
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.architectures.embedding import features
+from trainables.architectures.labelled import Labelled
 from trainables.registry import is_int, require
 
 FREQUENCIES = 16
 
 
-class MLP(nn.Module):
-    r"""F(x, c) = out(silu(h_L)), h_0 = in(x) + embed(c), h_l = h_{l-1} + block_l(h_{l-1})."""
+class MLP(Labelled):
+    r"""F(x, c) = out(silu(h_L)), h_0 = in(x) + embed(c), h_l = h_{l-1} + block_l(h_{l-1}).
+
+    A label's vector is part of embed(c).
+    """
 
     def __init__(self, width: int, dim: int, depth: int) -> None:
         """`width` >= `dim` units in each of 1 + 2 `depth` hidden layers."""
-        super().__init__()
+        super().__init__(width)
         self.input = nn.Linear(dim, width)
         self.embed = nn.Linear(2 * FREQUENCIES, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
@@ -30,10 +34,14 @@ class MLP(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], c_noise: Float[Tensor, " n"]
+        self,
+        x: Float[Tensor, "n c h w"],
+        c_noise: Float[Tensor, " n"],
+        label: Int64[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """The backbone's output for scaled noisy images `x` at noise codes `c_noise`."""
-        h = self.input(x.flatten(1)) + self.embed(features(c_noise, FREQUENCIES))
+        embedding = self.told(self.embed(features(c_noise, FREQUENCIES)), label)
+        h = self.input(x.flatten(1)) + embedding
         for block in self.blocks:
             h = block(h)
         return self.output(F.silu(h)).view_as(x)

@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.architectures.embedding import features
+from trainables.architectures.labelled import Labelled
 from trainables.registry import is_int, require
 
 Maps = Float[Tensor, "n _channels _rows _columns"]
@@ -84,15 +85,15 @@ class Block(nn.Module):
         return self.attention((self.skip(resample(x, self.mode)) + h) * math.sqrt(0.5))
 
 
-class UNet(nn.Module):
+class UNet(Labelled):
     """Encoder, bottom and decoder; every encoder output is concatenated to a decoder input."""
 
     def __init__(
         self, width: int, channels: int, mult: tuple[int, ...], blocks: int, attend: list[bool]
     ) -> None:
         """`channels` of the image; `mult` and `attend` (self-attention) level by level."""
-        super().__init__()
         e = 4 * width
+        super().__init__(e)
         self.width = width
         self.embed = nn.Sequential(nn.Linear(width, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU())
         self.input = conv(channels, width, 3)
@@ -118,10 +119,13 @@ class UNet(nn.Module):
         self.output = conv(c, channels, 3, zero=True)
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], c_noise: Float[Tensor, " n"]
+        self,
+        x: Float[Tensor, "n c h w"],
+        c_noise: Float[Tensor, " n"],
+        label: Int64[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """The backbone's output for scaled noisy images `x` at noise codes `c_noise`."""
-        embedding = self.embed(features(c_noise, self.width // 2))
+        embedding = self.told(self.embed(features(c_noise, self.width // 2)), label)
         h = self.input(x)
         skips = [h]
         for block in self.encoder:
