@@ -41,11 +41,8 @@ def with_plain(cube: xr.Dataset, others: Sequence[xr.Dataset]) -> xr.Dataset:
         return cube
     for other in others:
         plain = options(other, "data").get("copies", 1) == 1 and "memorized_fraction" in other
-        same = all(
-            other.attrs.get(k) == cube.attrs.get(k)
-            for k in ("dataset", "backbone", "backbone_options", "training_options")
-        )
-        if not plain or not same:
+        same = all(other.attrs.get(k) == cube.attrs.get(k) for k in ("dataset", "backbone"))
+        if not plain or not same or not _alike(cube, other):
             continue
         share, like = other["memorized_fraction"], cube["memorized_fraction"]
         dims = {d: like[d] for d in ("width", "n_train", "seed", "draw", "kimg")}
@@ -55,6 +52,15 @@ def with_plain(cube: xr.Dataset, others: Sequence[xr.Dataset]) -> xr.Dataset:
             equal = equal.assign_coords(n_train=like["n_train"])
             return cube.assign({BARE: bare, EQUAL: equal})
     return cube
+
+
+def _alike(cube: xr.Dataset, other: xr.Dataset) -> bool:
+    """Whether options agree; one that only a later version knows is at its default."""
+    for name in ("backbone", "training"):
+        mine, theirs = options(cube, name), options(other, name)
+        if any(mine[k] != theirs[k] for k in mine.keys() & theirs.keys()):
+            return False
+    return True
 
 
 def copies(cube: xr.Dataset, phase: xr.Dataset) -> Measured:

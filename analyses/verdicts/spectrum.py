@@ -71,18 +71,29 @@ def subspaces(cube: xr.Dataset, phase: xr.Dataset) -> Measured:
     """L22: points in subspace k at which its share of variance passes 1/2, over d_k."""
     share = cube["subspace_variance"].isel(kimg=-1, width=-1, drop=True)
     points = share["n_train"].values / share.sizes["subspace"]
-    sizes = cube["subspace_dim"].values.astype(float)
+    sizes = cube["subspace_dim"]
+    # The same in every cell that is measured.
+    sizes = sizes.max([d for d in sizes.dims if d != "subspace"]).values.astype(float)
     curve = share.transpose("seed", "draw", "subspace", "n_train").values.astype(float)
     above = curve > 0.5
     # Between the last n_train at or below one half and the next, in the middle of their logs.
     last = np.where(~above & ~np.isnan(curve), np.arange(len(points)), -1).max(axis=-1)
     inside = (last >= 0) & (last < len(points) - 1)
-    middle = np.sqrt(points[last] * points[np.minimum(last + 1, len(points) - 1)])
-    ratio = np.where(inside, middle / sizes, np.nan)
-    values = xr.DataArray(
-        np.log(ratio), {"subspace": np.arange(len(sizes))}, ("seed", "draw", "subspace")
+    dims = ("seed", "draw", "subspace")
+    low, high = (
+        xr.DataArray(
+            np.log(np.where(inside, points[np.minimum(at, len(points) - 1)] / sizes, np.nan)),
+            {"subspace": np.arange(len(sizes))},
+            dims,
+        )
+        for at in (last, last + 1)
     )
+    values = (low + high) / 2
     found = estimate(values.mean("subspace"))
+    # Replicates that jump between the same two n_train say nothing of where between them.
+    found = found._replace(
+        low=min(found.low, float(low.mean())), high=max(found.high, float(high.mean()))
+    )
     detail = [
         setting(cube),
         f"dimensions {', '.join(f'{d:g}' for d in sizes)}; log of N_k / d_k at the jump, by "

@@ -254,13 +254,12 @@ def spectra(kind, backbone="mlp"):
 
 
 def subspaces(kind):
-    grid = Grid(n_train=(6, 12, 24, 48, 96, 192), kimg=(64.0, 128.0))
+    grid = Grid(n_train=(6, 9, 12, 18, 24, 36, 48, 72, 96, 144, 192), kimg=(64.0, 128.0))
     sizes = xr.DataArray([4.0, 8, 16], dims="subspace")
     at = {"late": 5.0}.get(kind, 1.2) * sizes * np.exp(grid.noise(1.0 if kind == "wide" else 0.01))
     share = (grid["n_train"] / 3 > at).astype(float) + 0 * grid["kimg"]
     grid.put("subspace_variance", share, "subspace")
-    grid.cube["subspace_dim"] = sizes
-    return grid
+    return grid.put("subspace_dim", sizes + 0 * grid["kimg"], "subspace")
 
 
 def further(axis, values):
