@@ -130,7 +130,7 @@ LAWS = (
         "arXiv:2410.24060, figs. 6-8",
         "an interior minimum over kimg at every n_train; trends reported at equal kimg and at "
         "each run's own minimum",
-        (*NETWORK, axis("kimg", 3), *variables("denoiser_rmse")),
+        (*NETWORK, axis("kimg", 3), *variables("denoiser_rmse", "memorized_fraction")),
         distance,
     ),
     Law(
