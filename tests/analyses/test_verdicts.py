@@ -142,7 +142,7 @@ def frontier(kind):
 def minimum(kind):
     grid = Grid(kimg=KIMG[:20])
     bottom = {"edge": 8.0}.get(kind, 48.0)
-    grid.distance(bottom)
+    grid.memorize(1e9 + 0 * grid["n_train"]).distance(bottom)
     if kind == "noise":
         flat = 0.1 + 0.1 * xr.DataArray(
             grid.rng.standard_normal([grid.cube.sizes[d] for d in ("seed", "draw", "kimg")]),
@@ -518,6 +518,9 @@ def test_copies_are_compared_at_the_same_n_train_and_at_as_many_distinct_points(
 
 def test_another_learning_rate_is_no_companion():
     plain, twice = copied("more")
+    twice.attrs["training_options"] = json.dumps({"lr": 0.2, "labels": "none"})
+    plain.attrs["training_options"] = json.dumps({"lr": 0.2})
+    assert "L19" not in missing(twice, xr.Dataset(), [plain])
     plain.attrs["training_options"] = json.dumps({"lr": 0.1})
     assert "L19" in missing(twice, xr.Dataset(), [plain])
 
