@@ -3,14 +3,13 @@
 import contextlib
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 
 from engine.spec import SpecError
 
 ENVIRONMENT = {
-    # Set explicitly: the defaults of `ray.init` and `ray start` differ and leave a token file.
-    "RAY_AUTH_MODE": "disabled",
     # The store is the only source of resumption; Tune's own snapshots would be wasted writes.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -29,15 +28,28 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""Who may connect to Ray; what the user sets here is left alone."""
 STORE_BYTES = 256 * 2**20
 """Object store beside the data: queues and results of tasks are small."""
 
 
 def configure(address: str | None) -> None:
-    """Set Ray's environment; to be called before Ray is imported, since it reads it then."""
+    """Set Ray's environment; to be called before Ray is imported, since it reads it then.
+
+    A cluster at an address has its own way of letting clients in. A Ray of our own listens on
+    loopback and wants a token that only this process and its children know.
+    """
     for name, value in ENVIRONMENT.items():
-        if not (address and name == "RAY_AUTH_MODE"):  # a cluster has its own mode
-            os.environ.setdefault(name, value)
+        os.environ.setdefault(name, value)
+    if address:
+        return
+    # The name is Ray's: on every system it means "one machine", and all servers bind to loopback.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if not any(name in os.environ for name in AUTH):
+        # In the environment: left to itself Ray writes a token into the home folder.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextlib.contextmanager
