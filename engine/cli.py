@@ -168,6 +168,30 @@ def plot(
 
 
 @app.command()
+def analyse(
+    denoiser: Annotated[
+        list[str],
+        typer.Option(
+            help="[NAME=]SOURCE: a snapshot (.safetensors), a diffusers folder, or"
+            " module:function, called as D(images, sigma)."
+        ),
+    ],
+    data: Annotated[str, typer.Option(help="The data: a name, or a mapping as in a sweep file.")],
+    out: Annotated[str, typer.Option(help="Folder or URI of the cube.")] = f"{STORAGE}/models",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="n_train, draw, split, sigmas, analyses, sampler, numerics."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+) -> None:
+    """The same analyses for denoisers that were trained elsewhere, as one cube."""
+    from engine.external import analyse_models, examination, models, place
+
+    asked, where = examination(data, set_ or ()), place(device)
+    raise typer.Exit(analyse_models(asked, models(denoiser, where), out, device=where))
+
+
+@app.command()
 def laws(
     paths: Annotated[
         list[str] | None,

@@ -107,7 +107,7 @@ def resolve(
     training = _training(sweep, origin)
     backbone = _backbone_options(sweep, origin)
     analyses = {
-        name: _analysis(name, options, sweep.analyses, origin)
+        name: analysis_facts(name, options, sweep.analyses, origin)
         for name, options in sweep.analyses.items()
     }
     data, loaded = _data(sweep, origin, known)
@@ -217,9 +217,14 @@ def _backbone_options(sweep: Sweep, origin: str) -> dict[str, Any]:
         raise SpecError(f"{origin}: backbone {name}: {error}") from None
 
 
-def _analysis(
+def analysis_facts(
     name: str, given: Mapping[str, Any], asked: Mapping[str, Any], origin: str
 ) -> AnalysisFacts:
+    """An analysis with its complete options, checked; `asked` are all of the sweep's.
+
+    Raises:
+        SpecError: unknown name or option, value out of range.
+    """
     if name in PAIRS:
         return _pair(name, given, asked, origin)
     if name not in ANALYSES:

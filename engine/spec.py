@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -30,6 +30,9 @@ STANDARD_AXES = ("width", "n_train", "seed", "draw", "split")
 """The across axes that every cube has; further ones are hyper-parameters by dotted key."""
 SWEEPABLE = ("training", "backbone")
 """Sections whose options may become an axis, e.g. `training.lr`."""
+
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class SpecError(ValueError):
@@ -170,7 +173,7 @@ def _kimg(raw: Any) -> tuple[float, ...]:
     return tuple(int(v) if float(v).is_integer() else v for v in values)
 
 
-def _sigmas(raw: Any) -> tuple[float, ...]:
+def sigmas_of(raw: Any) -> tuple[float, ...]:
     """Noise levels in increasing order; `{edm: n}` is the EDM grid of n levels, .002 to 80."""
     if isinstance(raw, Mapping) and set(raw) == {"edm"}:
         n = raw["edm"]
@@ -185,7 +188,8 @@ def _sigmas(raw: Any) -> tuple[float, ...]:
     return tuple(sorted(float(v) for v in values))
 
 
-def _analyses(raw: Any) -> dict[str, dict]:
+def analyses_of(raw: Any) -> dict[str, dict]:
+    """Options by analysis, from such a mapping or from a list of names."""
     if isinstance(raw, Mapping):
         wrong = [k for k, v in raw.items() if v is not None and not isinstance(v, Mapping)]
         if wrong:
@@ -194,7 +198,9 @@ def _analyses(raw: Any) -> dict[str, dict]:
     return {str(name): {} for name in _distinct(expand(raw))}
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A section of a file: no unknown keys, no conversions, never edited."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -210,7 +216,7 @@ class Choice(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-class Resources(_Strict):
+class Resources(Strict):
     """Where and how much at once; never part of a result's identity."""
 
     cpus_per_trial: float = Field(1, gt=0)
@@ -224,7 +230,7 @@ class Resources(_Strict):
     checkpoint_seconds: float = Field(60, gt=0)
 
 
-class Numerics(_Strict):
+class Numerics(Strict):
     """What changes bits: part of a result's identity (`eval_batch` of a piece's alone)."""
 
     threads: int = Field(1, ge=1)
@@ -232,7 +238,7 @@ class Numerics(_Strict):
     precision: Literal["float32", "float64"] = "float32"
 
 
-class Sampler(_Strict):
+class Sampler(Strict):
     """How every analysis that samples draws: one setting, so that all see the same samples."""
 
     samples: int = Field(512, ge=4)
@@ -240,7 +246,7 @@ class Sampler(_Strict):
     solver: Literal["heun", "euler"] = "heun"
 
 
-class Optuna(_Strict):
+class Optuna(Strict):
     """Optuna picks among the listed across-points; what it does not ask for is skipped."""
 
     objective: Literal["heldout_loss", "stream_loss"] = "heldout_loss"
@@ -249,13 +255,13 @@ class Optuna(_Strict):
     trials: int = Field(ge=1)
 
 
-class Search(_Strict):
+class Search(Strict):
     """Which points of the grid to train when not all of them."""
 
     optuna: Optuna
 
 
-class Sweep(_Strict):
+class Sweep(Strict):
     """A named, validated, frozen description of a grid of trials and of what is measured on it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -264,9 +270,9 @@ class Sweep(_Strict):
     backbone: Choice
     axes: Annotated[dict[str, tuple], BeforeValidator(_axes)]
     kimg: Annotated[tuple[float, ...], BeforeValidator(_kimg)]
-    sigmas: Annotated[tuple[float, ...], BeforeValidator(_sigmas)]
+    sigmas: Annotated[tuple[float, ...], BeforeValidator(sigmas_of)]
     training: dict[str, Any] = {}
-    analyses: Annotated[dict[str, dict], BeforeValidator(_analyses)]
+    analyses: Annotated[dict[str, dict], BeforeValidator(analyses_of)]
     sampler: Sampler = Sampler()
     resources: Resources = Resources()
     numerics: Numerics = Numerics()
@@ -306,8 +312,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         raw = _from_python(path)
     else:
         raw = _from_yaml(path)
-    for override in overrides:
-        raw = _override(raw, override)
+    for each in overrides:
+        raw = override(raw, each)
     return parse(raw, str(path))
 
 
@@ -315,20 +321,26 @@ def parse(raw: Any, origin: str) -> Sweep:
     """The sweep that a mapping describes; `origin` names it in errors."""
     if not isinstance(raw, Mapping):
         raise SpecError(f"{origin}: wanted a mapping of keys, got {type(raw).__name__}")
+    return validated(Sweep, raw, origin)
+
+
+def validated(model: type[T], raw: Mapping[str, Any], origin: str) -> T:
+    """`raw` as `model`, or a SpecError with a line for each mistake."""
     try:
-        return Sweep.model_validate(dict(raw))
+        return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise SpecError("\n".join(f"{origin}: {_explain(e)}" for e in error.errors())) from None
+        lines = (f"{origin}: {_explain(each, model)}" for each in error.errors())
+        raise SpecError("\n".join(lines)) from None
 
 
-def _explain(error: Mapping[str, Any]) -> str:
+def _explain(error: Mapping[str, Any], whole: type[BaseModel]) -> str:
     """One line per mistake: key, what is wrong, what came."""
     loc = [
         str(part) for part in error["loc"] if part not in ("constrained-int", "literal['auto']")
     ]
     key = ".".join(loc)
     if error["type"] == "extra_forbidden":
-        model = _model_at(loc[:-1])
+        model = _model_at(loc[:-1], whole)
         known = list(model.model_fields)
         return f"unknown key {key!r}{nearest(loc[-1], known)}; allowed: {', '.join(known)}"
     if error["type"] == "missing":
@@ -343,7 +355,7 @@ def _explain(error: Mapping[str, Any]) -> str:
     return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
 
 
-def _model_at(loc: Sequence[str]) -> type[BaseModel]:
+def _model_at(loc: Sequence[str], whole: type[BaseModel]) -> type[BaseModel]:
     models = {
         "sampler": Sampler,
         "resources": Resources,
@@ -351,7 +363,7 @@ def _model_at(loc: Sequence[str]) -> type[BaseModel]:
         "search": Search,
         "search.optuna": Optuna,
     }
-    return models.get(".".join(loc), Sweep)
+    return models.get(".".join(loc), whole)
 
 
 def _from_yaml(path: Path) -> Any:
@@ -378,15 +390,15 @@ def as_mapping(sweep: Sweep) -> dict[str, Any]:
     return json.loads(sweep.model_dump_json(exclude_none=True))
 
 
-def _override(raw: Any, override: str) -> dict[str, Any]:
+def override(raw: Any, given: str) -> dict[str, Any]:
     """`raw` with one dotted `key=value` replaced; an axis keeps its dots (`axes.training.lr`)."""
-    key, equals, text = override.partition("=")
+    key, equals, text = given.partition("=")
     if not equals or not key or not isinstance(raw, Mapping):
-        raise SpecError(f"--set {override}: wanted key=value, e.g. axes.width=[8,16]")
+        raise SpecError(f"--set {given}: wanted key=value, e.g. axes.width=[8,16]")
     try:
         value = YAML(typ="safe", pure=True).load(text)
     except YAMLError:
-        raise SpecError(f"--set {override}: the value is not readable as YAML") from None
+        raise SpecError(f"--set {given}: the value is not readable as YAML") from None
     head, _, rest = key.partition(".")
     parts = [head, rest] if head == "axes" and rest else key.split(".")
     result = dict(raw)
