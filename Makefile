@@ -8,7 +8,7 @@ PINS := .ci/constraints.txt
 TORCH := $(shell grep '^torch==' $(PINS))
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: venv demo test lint benchmark clean
+.PHONY: venv demo test lint fuzz benchmark clean
 
 venv: $(VENV)/.installed
 
@@ -30,6 +30,11 @@ test: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+# 10,000 random inputs for every reader of files; FUZZ_CASES=n for another number.
+fuzz: export FUZZ_CASES ?= 10000
+fuzz: venv
+	$(BIN)/python -m pytest -q -n 2 --timeout 0 --hypothesis-show-statistics tests/fuzz
 
 benchmark: venv
 	$(BIN)/python benchmarks/overhead.py

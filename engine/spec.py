@@ -26,6 +26,8 @@ from pydantic import (
 )
 from ruamel.yaml import YAML, YAMLError
 
+from engine.limits import MAX_FILE_BYTES, check_cells, check_count, check_entries
+
 STANDARD_AXES = ("width", "n_train", "seed", "draw", "split")
 """The across axes that every cube has; further ones are hyper-parameters by dotted key."""
 SWEEPABLE = ("training", "backbone")
@@ -95,14 +97,18 @@ def _expand_rule(kind: str, lo: float, hi: float, last: float | None = None) -> 
     if hi < lo or (kind != "range" and lo <= 0):
         raise ValueError(f"{kind} wants 0 < lo <= hi")
     if kind == "log2":
+        if math.isinf(hi / lo):
+            raise ValueError("log2 wants bounds less far apart")
         return [lo * 2**k for k in range(math.floor(math.log2(hi / lo) + 1e-9) + 1)]
     if kind == "log":
         n = int(last)
         if n < 2 or n != last:
             raise ValueError("log wants a whole number n >= 2 of values")
+        check_count(n)
         return [lo * (hi / lo) ** (k / (n - 1)) for k in range(n)]
     if last <= 0:
         raise ValueError("range wants step > 0")
+    check_count((hi - lo) / last)
     return [lo + k * last for k in range(math.floor((hi - lo) / last + 1e-9) + 1)]
 
 
@@ -113,9 +119,14 @@ def _is_number(v: Any) -> bool:
 def _distinct(values: tuple) -> tuple:
     if not values:
         raise ValueError("wanted at least one value")
-    twice = [v for i, v in enumerate(values) if v in values[:i]]
-    if twice:
-        raise ValueError(f"lists {twice[0]!r} twice")
+    check_count(len(values))
+    seen = set()
+    for value in values:
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"wanted numbers or text, got {value!r:.60}")
+        if value in seen:
+            raise ValueError(f"lists {value!r} twice")
+        seen.add(value)
     return values
 
 
@@ -128,7 +139,7 @@ def _axes(raw: Any) -> dict[str, tuple]:
         try:
             axes[name] = _axis(name, raw[name])
         except ValueError as error:
-            raise ValueError(f"{name}: {error}, got {raw[name]!r}") from None
+            raise ValueError(f"{name}: {error}, got {shown(raw[name])}") from None
     for name in ("width", "n_train"):
         if name not in axes:
             raise ValueError(f"{name} is missing")
@@ -179,6 +190,7 @@ def sigmas_of(raw: Any) -> tuple[float, ...]:
         n = raw["edm"]
         if not isinstance(n, int) or n < 2:
             raise ValueError("edm wants a whole number of levels >= 2")
+        check_count(n)
         top, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
         raw = [(top + i / (n - 1) * (low - top)) ** 7 for i in range(n)]
         raw[0], raw[-1] = 80.0, 0.002
@@ -279,6 +291,11 @@ class Sweep(Strict):
     search: Search | None = None
 
     @model_validator(mode="after")
+    def _grid_is_not_too_large(self) -> "Sweep":
+        check_cells(self.axes, self.kimg)
+        return self
+
+    @model_validator(mode="after")
     def _constants_are_not_axes(self) -> "Sweep":
         for axis in self.further_axes:
             section, option = axis.split(".", 1)
@@ -297,6 +314,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for a mistyped name, empty when nothing is near."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def shown(value: Any) -> str:
+    """A value as errors show it: whole if it is short."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -327,6 +350,10 @@ def parse(raw: Any, origin: str) -> Sweep:
 def validated(model: type[T], raw: Mapping[str, Any], origin: str) -> T:
     """`raw` as `model`, or a SpecError with a line for each mistake."""
     try:
+        check_entries(raw)
+    except ValueError as error:
+        raise SpecError(f"{origin}: {error}") from None
+    try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
         lines = (f"{origin}: {_explain(each, model)}" for each in error.errors())
@@ -349,10 +376,10 @@ def _explain(error: Mapping[str, Any], whole: type[BaseModel]) -> str:
         message = str(error["ctx"]["error"])
         if key == "axes":
             return f"axes.{message}"
-        return f"{key}: {message}, got {error['input']!r}" if key else message
+        return f"{key}: {message}, got {shown(error['input'])}" if key else message
     if error["type"] == "string_pattern_mismatch":
-        return f"{key}: wanted letters, digits, dot, dash, underscore, got {error['input']!r}"
-    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {error['input']!r}"
+        return f"{key}: wanted letters, digits, dot, dash, underscore, got {shown(error['input'])}"
+    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, got {shown(error['input'])}"
 
 
 def _model_at(loc: Sequence[str], whole: type[BaseModel]) -> type[BaseModel]:
@@ -367,15 +394,34 @@ def _model_at(loc: Sequence[str], whole: type[BaseModel]) -> type[BaseModel]:
 
 
 def _from_yaml(path: Path) -> Any:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise SpecError(f"{path}: larger than {MAX_FILE_BYTES} bytes: not a sweep file")
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not readable as YAML: not UTF-8 text ({error.reason})") from None
+    except ValueError as error:
+        raise SpecError(f"{path}:{error}") from None
+
+
+def yaml(text: str) -> Any:
+    """The value that a YAML text spells.
+
+    Raises:
+        ValueError: the line where known, and what is wrong.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}:" if where else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SpecError(f"{path}:{line} not readable as YAML: {problem}") from None
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: not readable as YAML: not UTF-8 text ({error.reason})") from None
+        raise ValueError(f"{line} not readable as YAML: {problem}") from None
+    except RecursionError:
+        raise ValueError(" not readable as YAML: nested too deep") from None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # What the library lets through, e.g. of a date in a month 13.
+        raise ValueError(f" not readable as YAML: {error}") from None
 
 
 def _from_python(path: Path) -> Any:
@@ -396,8 +442,8 @@ def override(raw: Any, given: str) -> dict[str, Any]:
     if not equals or not key or not isinstance(raw, Mapping):
         raise SpecError(f"--set {given}: wanted key=value, e.g. axes.width=[8,16]")
     try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+        value = yaml(text)
+    except ValueError:
         raise SpecError(f"--set {given}: the value is not readable as YAML") from None
     head, _, rest = key.partition(".")
     parts = [head, rest] if head == "axes" and rest else key.split(".")
