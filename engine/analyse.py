@@ -3,8 +3,6 @@
 Knows the store but not Ray; `engine.fanout` runs it as remote tasks.
 """
 
-import os
-import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,43 +18,45 @@ from analyses.registry import measure_all, reference_all
 from analyses.specimen import Specimen
 from analyses.specimen import Subset as Points
 from engine.grid import Cell, Subset, partner
-from engine.job import ELSEWHERE, Job, training_points, use_threads
+from engine.job import ELSEWHERE, Job, naming_memory, training_points, use_threads
 from engine.pieces import Piece, Variable, coordinate
-from engine.store import receipt_name, snapshot_path
+from engine.store import snapshot_path
 from trainables.datasets.data import Data
 from trainables.streams import stream
 
 
 def analyse(
-    job: Job, data: Data, at: Cell | Subset, group: str, names: Sequence[str]
+    job: Job,
+    data: Data,
+    at: Cell | Subset,
+    group: str,
+    names: Sequence[str],
+    *,
+    lost: Sequence[str] = (),
+    last: bool = False,
 ) -> dict[str, Any]:
     """Measure the named analyses of one group at one cell (or subset), store what they give.
 
     An analysis that raises fails alone: its receipt holds the reason, the others are stored.
 
+    Args:
+        lost: errors of earlier attempts, kept in the receipts.
+        last: whether this is the last attempt: an analysis whose place fails then fails too.
+
     Raises:
         ELSEWHERE: the place failed, to be tried again elsewhere.
     """
     use_threads(job)
-    receipts = dict(job.store.read_receipts(at, [receipt_name(at, group)]))
-    kind = "pieces" if isinstance(at, Cell) else "subset_pieces"
-    results, meter = _measure(job, data, at, names)
+    receipts = {}
+    results, meter = _measure(job, data, at, names, () if last else ELSEWHERE)
     for name in names:
-        before = receipts.get(name, {}).get("attempts", 0)
-        print_ = job.prints[kind][name]
-        spent = meter.seconds.get(name, 0.0)
-        receipts[name] = {"seconds": spent, "attempts": before + 1, "fingerprint": print_}
+        print_ = job.piece_print(at, name)
+        receipts[name] = {"seconds": meter.seconds.get(name, 0.0), "fingerprint": print_}
         if name in meter.errors:
             receipts[name] |= meter.errors[name]
         else:
             job.store.write_piece(at, name, to_piece(results[name], print_))
-    receipt = {
-        "analyses": receipts,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "time": time.time(),
-    }
-    job.store.write_receipt(at, group, receipt)
+    job.store.add_receipts(at, group, receipts, lost)
     return {
         "at": at,
         "group": group,
@@ -71,8 +71,10 @@ class Meter:
     What several share is charged to the first that asks for it.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
+    def __init__(
+        self, clock: Callable[[], float], elsewhere: tuple[type[Exception], ...] = ELSEWHERE
+    ) -> None:
+        self.clock, self.elsewhere = clock, elsewhere
         self.seconds: dict[str, float] = {}
         self.errors: dict[str, dict[str, str]] = {}
 
@@ -82,8 +84,9 @@ class Meter:
         """What the function returns; None if it raised."""
         start = self.clock()
         try:
-            return function(*args, **options)
-        except ELSEWHERE:
+            with naming_memory():
+                return function(*args, **options)
+        except self.elsewhere:
             raise
         except Exception as error:
             # Whatever an analysis raises fails its own piece: the receipt says it, the cell shows
@@ -100,14 +103,20 @@ class Meter:
 
 
 def _measure(
-    job: Job, data: Data, at: Cell | Subset, names: Sequence[str]
+    job: Job,
+    data: Data,
+    at: Cell | Subset,
+    names: Sequence[str],
+    elsewhere: tuple[type[Exception], ...],
 ) -> tuple[dict[str, xr.Dataset], Meter]:
     """Results of those that did not raise; seconds and errors."""
-    meter = Meter(time.process_time if device_of(job).type == "cpu" else time.perf_counter)
+    clock = time.process_time if device_of(job).type == "cpu" else time.perf_counter
+    meter = Meter(clock, elsewhere)
     options = {name: job.facts.analyses[name].options for name in names}
     try:
-        return _run(job, data, at, options, meter), meter
-    except ELSEWHERE:
+        with naming_memory():
+            return _run(job, data, at, options, meter), meter
+    except elsewhere:
         raise
     except Exception as error:
         # Before any analysis, e.g. a torn snapshot: none of them can be measured.

@@ -9,12 +9,13 @@ from typing import Any
 from engine.board import Board
 from engine.cluster import capacity
 from engine.cost import estimate
-from engine.fanout import Fanout, share
+from engine.fanout import Fanout, reason_of, share
 from engine.grid import Cell, Subset, Trial
 from engine.job import Job
 from engine.progress import Display
 from engine.store import receipt_name
 from engine.tuning import OptunaPlan, Plan, longest_first, tune_trials
+from engine.vigil import Vigil, deadline
 from engine.work import Survey
 from trainables.datasets.data import Data
 
@@ -47,6 +48,8 @@ class Driver:
                 {name: facts.group for name, facts in self.job.facts.analyses.items()},
                 limit=capacity(1, 0),
                 on_receipt=self.on_receipt,
+                deadline=lambda at, names: deadline(self._predicted(at, names)),
+                stop=self.stop,
                 gpus=self.job.sweep.resources.gpus_per_analysis,
             )
             try:
@@ -89,11 +92,12 @@ class Driver:
             plan = OptunaPlan(self.job)
         else:
             plan = Plan(longest_first(training, lambda trial: self.cost.per_trial.get(trial, 0.0)))
-        for error in tune_trials(self.job, refs, plan, fanout, self.on_snapshot, self.stop):
-            self._failed(error)
+        vigil = Vigil(self.job.store, lambda trial: deadline(self._per_snapshot(trial)))
+        calls = self.on_snapshot, self.on_lost
+        tune_trials(self.job, refs, plan, fanout, *calls, vigil, self.stop)
 
     def stop(self) -> bool:
-        """Whether so much has failed that nothing new should start."""
+        """Whether so much has failed that nothing new should start, trials or analyses."""
         return self.max_failures is not None and self.failures >= self.max_failures
 
     def on_snapshot(self, trial: Trial, result: dict[str, Any]) -> None:
@@ -104,14 +108,30 @@ class Driver:
                 reason = f"training {trial.address}: {record.get('error')}"
                 self._failed(reason, record.get("traceback", ""))
             if result.get("kimg") is not None:
-                seconds = self.cost.per_trial.get(trial, 0.0) / len(self.job.sweep.kimg)
-                self.display.advance("snapshots", seconds=seconds)
+                self.display.advance("snapshots", seconds=self._per_snapshot(trial))
             if result.get("done"):
                 self.display.advance("trials")
+
+    def on_lost(self, trial: Trial, said: str, final: bool) -> None:
+        """A trial's process failed: note why; after the last attempt the trial has failed."""
+        store, reason = self.job.store, reason_of(said)
+        record = store.trial_record(trial)
+        record = {**record, "errors": [*record.get("errors", []), reason]}
+        if final:
+            record |= {"status": "failed", "error": reason, "traceback": said}
+            record |= {"fingerprint": self.job.prints["snapshot"]}
+        store.write_trial_record(trial, record)
+        with self.lock:
+            if final:
+                self._failed(f"training {trial.address}: {reason}", said)
+            else:
+                self.display.note(f"training {trial.address} is tried again: {reason}")
 
     def on_receipt(self, receipt: dict[str, Any]) -> None:
         """A task ended: count its pieces, show its errors, log the cell once it is whole."""
         at, names = receipt["at"], receipt["names"]
+        if receipt.get("lost"):
+            self._note_lost(receipt)
         with self.lock:
             self.display.advance("analyses", len(names), seconds=self._predicted(at, names))
             for name, error in receipt["errors"].items():
@@ -125,8 +145,22 @@ class Driver:
                     self._log(at)
 
     def _predicted(self, at: Cell | Subset, names: Sequence[str]) -> float:
-        whole = self.cost.per_cell.get(at.trial, 0.0) if isinstance(at, Cell) else 0.0
+        if not isinstance(at, Cell):
+            return 0.0
+        whole = self.cost.per_cell.get(at.trial, 0.0)
         return whole * len(names) / len(self.job.sweep.analyses)
+
+    def _per_snapshot(self, trial: Trial) -> float:
+        return self.cost.per_trial.get(trial, 0.0) / len(self.job.sweep.kimg)
+
+    def _note_lost(self, receipt: dict[str, Any]) -> None:
+        """What a task could not store itself: why it failed."""
+        at, job = receipt["at"], self.job
+        receipts = {
+            name: {"seconds": 0.0, "fingerprint": job.piece_print(at, name), "error": error}
+            for name, error in receipt["errors"].items()
+        }
+        job.store.add_receipts(at, receipt["group"], receipts, receipt["lost"][:-1])
 
     def _log(self, cell: Cell) -> None:
         """TensorBoard is for looking: what goes wrong there is said and costs no result."""

@@ -1,6 +1,7 @@
 """What every worker of a run is handed: the sweep, its facts, its fingerprints and its store."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from analyses.sampler import Sampler
-from engine.grid import Subset, Trial
+from engine.grid import Cell, Subset, Trial
 from engine.resolve import Facts, config_of
 from engine.spec import Sweep
 from engine.store import Store
@@ -20,6 +21,32 @@ from trainables.train import TrainConfig, build_denoiser
 
 ELSEWHERE = (OSError, MemoryError)
 """What says that the place failed and not the work: it is tried again elsewhere."""
+TO_LOWER = (
+    "lower resources.concurrency, data.resolution, data.n_heldout or axes.width, or give each"
+    " trial more of the machine (resources.cpus_per_trial); then --retry-failed"
+)
+"""What to do against a lack of memory. Never a smaller batch: that would change the numbers."""
+
+
+class OutOfMemory(MemoryError):
+    """There was not enough memory; the message says what to lower."""
+
+
+@contextlib.contextmanager
+def naming_memory() -> Iterator[None]:
+    """Turn every way in which numpy and torch say that memory ran out into `OutOfMemory`."""
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        cuda = isinstance(error, torch.OutOfMemoryError)
+        # On CPUs torch raises a bare RuntimeError.
+        cpu = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+        if not (cuda or cpu):
+            raise
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise OutOfMemory(f"{said}; {TO_LOWER}") from error
 
 
 @dataclass(frozen=True)
@@ -36,6 +63,10 @@ class Job:
     def dtype(self) -> torch.dtype:
         """Precision of training and of the network's evaluations."""
         return getattr(torch, self.sweep.numerics.precision)
+
+    def piece_print(self, at: Cell | Subset, name: str) -> str:
+        """The fingerprint that a piece of an analysis must have."""
+        return self.prints["pieces" if isinstance(at, Cell) else "subset_pieces"][name]
 
     @cached_property
     def sampler(self) -> Sampler:

@@ -13,9 +13,10 @@
 
 import json
 import os
+import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,11 +157,33 @@ class Store:
             merged.update(receipt["analyses"] if receipt else {})
         return merged
 
-    def write_receipt(self, at: Cell | Subset, group: str, receipt: Mapping[str, Any]) -> None:
-        """Note what a task did: never part of a piece, whose bytes depend on its inputs alone."""
-        self.files.write_json(
-            f"{_folder_of(at)}/log/{receipt_name(at, group)}.json", dict(receipt)
-        )
+    def add_receipts(
+        self,
+        at: Cell | Subset,
+        group: str,
+        receipts: Mapping[str, Mapping[str, Any]],
+        lost: Sequence[str] = (),
+    ) -> None:
+        """Note what a task did: never part of a piece, whose bytes depend on its inputs alone.
+
+        Args:
+            receipts: seconds, fingerprint and perhaps error of each of its analyses.
+            lost: errors of earlier attempts of the same task, which noted nothing themselves.
+        """
+        merged = self.read_receipts(at, [receipt_name(at, group)])
+        for name, receipt in receipts.items():
+            before = merged.get(name, {})
+            errors = [*before.get("errors", []), *lost]
+            errors += [receipt["error"]] if "error" in receipt else []
+            attempts = before.get("attempts", 0) + len(lost) + 1
+            merged[name] = {**receipt, "attempts": attempts, "errors": errors}
+        note = {
+            "analyses": merged,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "time": time.time(),
+        }
+        self.files.write_json(f"{_folder_of(at)}/log/{receipt_name(at, group)}.json", note)
 
 
 def folder(point: Point) -> str:

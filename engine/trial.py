@@ -3,6 +3,8 @@
 Knows the store but not Ray; `engine.training` runs it in a Tune actor or a worker group.
 """
 
+import os
+import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 
 from engine.grid import Cell, Trial, moment
-from engine.job import ELSEWHERE, Job, training_points, use_threads
+from engine.job import ELSEWHERE, Job, naming_memory, training_points, use_threads
 from engine.store import checkpoint_path, snapshot_path
 from trainables.datasets.data import Data
 from trainables.denoiser import Denoiser, loss
@@ -32,7 +34,12 @@ class Ledger:
 
     def __init__(self, job: Job, trial: Trial, device: torch.device) -> None:
         self.job, self.trial, self.store = job, trial, job.store
-        self.record = {"snapshots": {}, **self.store.trial_record(trial)}
+        self.record = {
+            "snapshots": {},
+            "attempts": 0,
+            "errors": [],
+            **self.store.trial_record(trial),
+        }
         self.seconds, self.checkpoint_step = 0.0, 0
         # On a CPU the seconds of this process alone: others share its core, and it pays for none.
         self.clock = time.process_time if device.type == "cpu" else time.perf_counter
@@ -64,10 +71,24 @@ class Ledger:
         self.seconds = float(header["seconds"])
         return {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
 
+    def begin(self) -> None:
+        """Count an attempt; one before it that neither finished nor failed was cut off."""
+        if self.record.get("status") == "running":
+            self.record["errors"].append("cut off: its process died or the run was interrupted")
+        self.record["attempts"] += 1
+        self.write("running")
+
+    def fail(self, error: Exception) -> None:
+        """Note why the training cannot go on."""
+        reason = f"{type(error).__name__}: {error}"
+        self.record["errors"].append(reason)
+        self.write("failed", error=reason, traceback=traceback.format_exc())
+
     def write(self, status: str, **more: Any) -> None:
         """Replace trial.json."""
         self.record = {k: v for k, v in self.record.items() if k not in ("error", "traceback")}
         self.record |= {"status": status, "fingerprint": self.job.prints["snapshot"], **more}
+        self.record |= {"host": socket.gethostname(), "pid": os.getpid()}
         self.store.write_trial_record(self.trial, self.record)
         self.beat = time.monotonic()
 
@@ -134,14 +155,14 @@ def train_trial(
     try:
         if missing:
             if rank == 0:
-                ledger.write("running")
-            yield from _train(job, data, trial, missing, ledger, wrap, rank, world, device)
+                ledger.begin()
+            with naming_memory():
+                yield from _train(job, data, trial, missing, ledger, wrap, rank, world, device)
     except ELSEWHERE:
         raise
     except Exception as error:
         if rank == 0:
-            reason = f"{type(error).__name__}: {error}"
-            ledger.write("failed", error=reason, traceback=traceback.format_exc())
+            ledger.fail(error)
         raise TrialFailed(f"Training failed at {trial.address}: {error}") from error
 
 

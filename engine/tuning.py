@@ -15,6 +15,7 @@ from engine.grid import Cell, Trial, from_json, to_json, trials
 from engine.job import Job
 from engine.spec import Sweep
 from engine.training import Trainable
+from engine.vigil import Vigil
 
 BACKLOG_PER_SLOT = 4
 """With more analyses waiting than this per slot no new trial starts until half are done."""
@@ -130,9 +131,17 @@ class Watch(tune.Callback):
     """Turns Tune's results into analyses and progress; holds no state that Tune could save."""
 
     def __init__(
-        self, fanout: Fanout, on_snapshot: Callable[[Trial, dict], None], analyses: list[str]
+        self,
+        fanout: Fanout,
+        on_snapshot: Callable[[Trial, dict], None],
+        on_lost: Callable[[Trial, str, bool], None],
+        analyses: list[str],
+        vigil: Vigil,
     ) -> None:
-        self.fanout, self.on_snapshot, self.analyses = fanout, on_snapshot, analyses
+        self.fanout, self.on_snapshot, self.on_lost = fanout, on_snapshot, on_lost
+        self.analyses, self.vigil = analyses, vigil
+        self.live: dict[str, Any] = {}
+        self.killed: dict[str, str] = {}
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
@@ -142,6 +151,40 @@ class Watch(tune.Callback):
         if result.get("kimg") is not None:
             self.fanout.add(Cell(point, result["kimg"]), self.analyses)
         self.on_snapshot(point, result)
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial has its process: watch it."""
+        self.live[trial.trial_id] = trial
+        self.vigil.begin(trial.trial_id, from_json(trial.config["trial"]))
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """It needs no watching any more."""
+        self.vigil.end(trial.trial_id)
+        self.live.pop(trial.trial_id, None)
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Its process failed; Tune puts it at the back of the queue."""
+        self._lost(trial, final=False)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Its process failed once too often."""
+        self._lost(trial, final=True)
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """Kill what is stuck: Tune then retries it like any other whose process died."""
+        for key, seconds in self.vigil.stuck().items():
+            self.killed[key] = f"stuck: no sign of life for {seconds:.0f} s, past its deadline"
+            self.vigil.end(key)
+            ray.kill(self.live[key].temporary_state.ray_actor)
+
+    def _lost(self, trial: Any, *, final: bool) -> None:
+        self.vigil.end(trial.trial_id)
+        self.live.pop(trial.trial_id, None)
+        with open(trial.error_file) as file:
+            said = file.read().rpartition("\nFailure # ")[2]
+        self.on_lost(
+            from_json(trial.config["trial"]), self.killed.pop(trial.trial_id, said), final
+        )
 
     def __getstate__(self) -> dict:
         return {}
@@ -153,9 +196,11 @@ def tune_trials(
     plan: Plan,
     fanout: Fanout,
     on_snapshot: Callable[[Trial, dict], None],
+    on_lost: Callable[[Trial, str, bool], None],
+    vigil: Vigil,
     stop: Callable[[], bool],
-) -> list[str]:
-    """Train what is planned; returns the errors of trials whose process died too often."""
+) -> None:
+    """Train what is planned; `on_lost` hears of trials whose process died."""
     resources = job.sweep.resources
     slots = slots_of(job.sweep)
     asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
@@ -165,7 +210,7 @@ def tune_trials(
     # It misses the result files of Tune's own loggers; the store has the results.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="diffphase-tune-") as scratch:
-        results = tune.Tuner(
+        tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=Feed(plan, fanout, stop, slots),
@@ -178,11 +223,10 @@ def tune_trials(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Watch(fanout, on_snapshot, job.facts.alone)],
+                callbacks=[Watch(fanout, on_snapshot, on_lost, job.facts.alone, vigil)],
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
             ),
         ).fit()
-    return [str(error).strip().splitlines()[-1] for error in results.errors]
 
 
 def with_refs(job: Any, data: Any) -> type[Trainable]:

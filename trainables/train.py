@@ -172,8 +172,8 @@ class Training:
         if self.step and not math.isfinite(self.stream_loss):
             kimg = self.images_seen / 1000
             raise FloatingPointError(
-                f"The training loss is not finite at step {self.step} ({kimg:g} kimg) "
-                f"or in the {CHECK_EVERY} steps before: lower `lr` {self.rate:g}?"
+                f"The training loss is not finite ({self.stream_loss}) at step {self.step} "
+                f"({kimg:g} kimg) or in the {CHECK_EVERY} steps before: lower `lr` {self.rate:g}?"
             )
 
     def state(self) -> dict[str, Tensor]:

@@ -99,7 +99,7 @@ def test_gradients_that_are_not_finite_are_replaced(bad, finite):
 
 def test_a_loss_that_is_not_finite_stops_the_training_at_the_next_snapshot():
     snapshots = train(EDM(Scale(math.nan), 0.5), X, CONFIG, (0.04, 9), seed=0, draw=0)
-    with pytest.raises(FloatingPointError, match=r"not finite at step 10 \(0\.04 kimg\)"):
+    with pytest.raises(FloatingPointError, match=r"not finite \(nan\) at step 10 \(0\.04 kimg\)"):
         next(snapshots)
 
 
