@@ -123,6 +123,29 @@ def run(
     raise typer.Exit(status)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    sweep: SweepArgument,
+    address: Annotated[str, typer.Option(help="Of the cluster's dashboard, http://HOST:8265.")],
+    storage: Annotated[
+        str, typer.Option(help="URI or absolute path that every node of the cluster sees.")
+    ],
+    set_: Set = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the log; exit with the run's status.")
+    ] = False,
+) -> None:
+    """The same run as a job on a Ray cluster; further options are those of `run`."""
+    from engine.submit import submit as submit_
+
+    run_ = typer.main.get_command(app).commands["run"]
+    run_.make_context("diffphase submit", [sweep, *context.args])  # refuses what run would
+    found, _ = find(sweep, set_)
+    options = context.args
+    raise typer.Exit(submit_(found, storage=storage, address=address, options=options, wait=wait))
+
+
 @app.command()
 def status(path: PathArgument, as_json: Json = False) -> None:
     """Counts by status, failures and time left, from the store alone."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.board import Board
-from engine.cluster import capacity
+from engine.cluster import Room, analysis_ask
 from engine.cost import estimate
 from engine.fanout import Fanout, reason_of, share
 from engine.grid import Cell, Subset, Trial
@@ -46,11 +46,10 @@ class Driver:
             fanout = Fanout(
                 *refs,
                 {name: facts.group for name, facts in self.job.facts.analyses.items()},
-                limit=capacity(1, 0),
+                room=Room(analysis_ask(self.job.sweep.resources)),
                 on_receipt=self.on_receipt,
                 deadline=lambda at, names: deadline(self._predicted(at, names)),
                 stop=self.stop,
-                gpus=self.job.sweep.resources.gpus_per_analysis,
             )
             try:
                 self._submit_stored(fanout)

@@ -175,7 +175,12 @@ def _compute(
     size = data.pool.nbytes + data.heldout.nbytes
     try:
         with (
-            cluster(address, size, groups=prepared.sweep.resources.workers > 1),
+            cluster(
+                address,
+                size,
+                prepared.store.files,
+                groups=prepared.sweep.resources.workers > 1,
+            ),
             interruptible(),
         ):
             Driver(job, data, todo, max_failures).work(lambda: prepared.survey())

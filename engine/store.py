@@ -31,6 +31,15 @@ HEARTBEAT_SECONDS = 60
 """A trial whose record is younger counts as running."""
 
 
+def place() -> dict[str, Any]:
+    """Where this process runs, for records: host, process, and the raylet of its node."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "raylet": int(os.environ.get("RAY_RAYLET_PID", 0)),
+    }
+
+
 @dataclass
 class Stored:
     """What lies in one trial's or subset's folder, by listing alone."""
@@ -179,8 +188,7 @@ class Store:
             merged[name] = {**receipt, "attempts": attempts, "errors": errors}
         note = {
             "analyses": merged,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            **place(),
             "time": time.time(),
         }
         self.files.write_json(f"{_folder_of(at)}/log/{receipt_name(at, group)}.json", note)

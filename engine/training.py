@@ -14,6 +14,7 @@ import ray
 import ray.train
 from ray import tune
 
+from engine.cluster import trial_ask
 from engine.grid import Cell, Trial, from_json, moment
 from engine.job import Job
 from engine.store import snapshot_path
@@ -107,7 +108,8 @@ class Trainable(tune.Trainable):
         from ray.train.torch import TorchConfig, TorchTrainer
 
         resources = self.job.sweep.resources
-        gpus = resources.gpus_per_trial / resources.workers
+        share = dict(trial_ask(resources).bundle)
+        gpus = share.get("GPU", 0)
         config = {
             "job": self.job,
             "data": ray.put(self.data),
@@ -122,10 +124,8 @@ class Trainable(tune.Trainable):
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=resources.workers,
                     use_gpu=gpus > 0,
-                    resources_per_worker={
-                        "CPU": resources.cpus_per_trial / resources.workers,
-                        **({"GPU": gpus} if gpus else {}),
-                    },
+                    resources_per_worker=share,
+                    placement_strategy=resources.placement,
                 ),
                 run_config=ray.train.RunConfig(
                     name=f"group-{self.trial_id}",
