@@ -16,7 +16,7 @@ from ray import tune
 
 from engine.cluster import trial_ask
 from engine.grid import Cell, Trial, from_json, moment
-from engine.job import Job
+from engine.job import Job, place
 from engine.store import snapshot_path
 
 POLL = 0.2
@@ -30,6 +30,8 @@ class Trainable(tune.Trainable):
         """Read what the store holds; Tune calls this for the first trial of a process."""
         if job is not None:
             self.job, self.data = job, data
+            if job.store.record() is None:  # a node that joined late: it would train into the void
+                raise OSError(f"{place()['host']} does not see the storage {job.store.folder}")
         self.trial: Trial = from_json(config["trial"])
         self.kimg: list[float] = list(config["kimg"])
         group = self.job.sweep.resources.workers > 1

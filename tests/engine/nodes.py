@@ -1,7 +1,8 @@
 """A Ray cluster on this host, for tests; each node is a raylet with its own object store.
 
 A process of its own, steered by lines: options of a node as JSON start one (the first the head)
-and are answered by the cluster's address and the raylet's process. It all ends with the input.
+and are answered by the cluster's address, its dashboard's, and the raylet's process. It ends with
+its input.
 """
 
 import contextlib
@@ -12,11 +13,16 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-QUICK = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+HEAD = {
+    "include_dashboard": True,
+    "dashboard_port": 0,
+    "dashboard_agent_listen_port": None,  # any that is free
+    "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
+}
 
 
 @contextlib.contextmanager
-def cluster(environment: dict[str, str]) -> Iterator[Callable[..., tuple[str, int]]]:
+def cluster(environment: dict[str, str]) -> Iterator[Callable[..., tuple[str, str, int]]]:
     """Yields a function that starts a node; the first is the head."""
     with subprocess.Popen(
         [sys.executable, __file__],
@@ -26,11 +32,10 @@ def cluster(environment: dict[str, str]) -> Iterator[Callable[..., tuple[str, in
         text=True,
     ) as process:
 
-        def add(**options: Any) -> tuple[str, int]:
+        def add(**options: Any) -> tuple[str, str, int]:
             process.stdin.write(json.dumps(options) + "\n")
             process.stdin.flush()
-            address, pid = json.loads(process.stdout.readline())
-            return address, pid
+            return tuple(json.loads(process.stdout.readline()))
 
         try:
             yield add
@@ -47,11 +52,15 @@ def main() -> None:
     os.dup2(2, 1)  # Ray prints
     nodes = Cluster()
     for line in sys.stdin:
-        head = {} if nodes.head_node else {"include_dashboard": False, "_system_config": QUICK}
+        head = {} if nodes.head_node else HEAD
         options = {"num_cpus": 1, **head, **json.loads(line)}
         node = nodes.add_node(**options)
         raylet = node.all_processes["raylet"][0].process.pid
-        print(json.dumps([nodes.address, raylet]), file=answers, flush=True)
+        print(
+            json.dumps([nodes.address, f"http://{nodes.webui_url}", raylet]),
+            file=answers,
+            flush=True,
+        )
     nodes.shutdown()
 
 

@@ -3,10 +3,13 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import xarray as xr
@@ -17,7 +20,19 @@ from engine.cluster import Ask, fits, places
 from tests.engine.helpers import VOLATILE, compute, cube_of, prepared
 from tests.engine.nodes import cluster
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+    "OMP_NUM_THREADS": "1",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+}
+
+
+def several_nodes(test):
+    """Starts Ray; the limits are hang guards, for a busy machine is slow."""
+    return pytest.mark.ray(pytest.mark.timeout(1800)(test))
+
 
 nodes = st.lists(st.fixed_dictionaries({"CPU": st.integers(0, 9), "GPU": st.integers(0, 3)}))
 asks = st.builds(
@@ -58,22 +73,35 @@ def test_what_is_counted_fits_node_by_node_and_one_more_does_not(nodes, ask):
 
 
 @pytest.fixture(scope="module")
-def add_node():
-    """Starts a node of one CPU; returns the cluster's address and the raylet's process."""
-    with cluster(ENVIRONMENT) as add:
-        yield add
+def head(tmp_path_factory):
+    """A cluster of one node with one CPU, behind a token: its address, dashboard, raylet; `add`.
+
+    What its nodes have installed as `engine` is not ours and does not work.
+    """
+    installed = tmp_path_factory.mktemp("installed")
+    (installed / "engine").mkdir()
+    (installed / "engine" / "__init__.py").write_text("raise ImportError('not the driver's')")
+    with cluster({**ENVIRONMENT, "PYTHONPATH": str(installed)}) as add:
+        yield *add(), add
 
 
-def start(address, path, storage, *more):
-    """A run that joins the cluster, in its own process."""
+def start(verb, path, storage, address, *more, **options):
+    """A command for the cluster, in its own process."""
     where = ["--storage", str(storage), "--address", address]
     return subprocess.Popen(
-        [sys.executable, "-m", "engine", "run", str(path), *where, *more],
-        env=ENVIRONMENT,
+        [sys.executable, "-m", "engine", verb, str(path), *where, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **{"env": ENVIRONMENT, **options},
     )
+
+
+def write(folder, mapping):
+    """The sweep file of a mapping."""
+    path = folder / "tiny.yaml"
+    path.write_text(json.dumps(mapping))
+    return path
 
 
 @contextlib.contextmanager
@@ -92,30 +120,69 @@ def workers(storage, pattern):
 
 def wait_until(condition, process, what):
     """Poll while the process lives."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline, f"no {what} in four minutes"
+        assert time.monotonic() < deadline, f"no {what} in ten minutes"
         time.sleep(0.05)
 
 
-@pytest.mark.ray
+SMALL = {"axes": {"width": [64], "n_train": [8], "training.lr": [4e-3, 1e30]}, "kimg": [1]}
+
+
+@several_nodes
+def test_a_job_brings_code_and_sweep_shows_its_log_and_ends_with_the_run_s_status(
+    head, tiny, tmp_path
+):
+    _, dashboard, _, _ = head
+    tiny |= {**SMALL, "training": {"batch": 128}, "analyses": ["generalization"]}
+    path, storage = write(tmp_path, tiny), tmp_path / "cluster"
+    stranger = {k: v for k, v in ENVIRONMENT.items() if k != "RAY_AUTH_TOKEN"}
+    stranger |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    with start("submit", path, storage, dashboard, env=stranger) as refused, ended(refused):
+        assert refused.wait(timeout=120) == 2
+        assert f"diffphase: --address {dashboard}: " in refused.stdout.read()
+    options = ["--wait", "--set", "kimg=[1,2]", "--max-failures", "9"]
+    with start("submit", path, storage, dashboard, *options) as job, ended(job):
+        log, _ = job.communicate(timeout=900)
+    assert job.returncode == 1, log  # one of the two trainings diverges
+    assert "--max-failures 9" in log and "failed training width=64" in log
+    status = cube_of(prepared({**tiny, "kimg": [1, 2]}, storage))["status"].squeeze()
+    assert status.sel(training_lr=4e-3).values.tolist() == [2, 2]
+    assert (status.sel(training_lr=1e30) == 3).all()
+
+
+@several_nodes
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder is Linux' own")
+def test_a_storage_that_a_node_does_not_share_is_refused_naming_the_node(head, tiny, tmp_path):
+    address, *_ = head
+    elsewhere = "/proc/self/cwd/results"  # for each process another folder
+    path = write(tmp_path, tiny)
+    with start("run", path, elsewhere, address, cwd=tmp_path) as run, ended(run):
+        said, _ = run.communicate(timeout=900)
+    assert run.returncode == 2, said
+    assert f"--storage {elsewhere}/tiny: not shared with node {socket.gethostname()}" in said
+    assert not (tmp_path / "results" / "tiny" / "trials").exists()
+
+
+@several_nodes
 def test_a_lost_node_s_work_moves_and_a_new_node_takes_some_and_the_cube_is_the_same(
-    add_node, tiny, tmp_path
+    head, tiny, tmp_path
 ):
     tiny |= {"axes": {"width": [64, 96], "n_train": [8, 16, 32, 64], "seed": [0, 1]}}
-    tiny |= {"kimg": [20, 40, 60], "training": {**tiny["training"], "batch": 32}}
-    tiny |= {"analyses": ["generalization", "memorization"]}
-    path, storage = tmp_path / "tiny.yaml", tmp_path / "cluster"
-    path.write_text(json.dumps(tiny))
-    (address, head), (_, lost) = add_node(), add_node()
-    with start(address, path, storage) as run, ended(run):
-        wait_until(lambda: {head, lost} <= workers(storage, "trial.json"), run, "spreading")
+    tiny |= {"kimg": [30, 60], "training": {**tiny["training"], "batch": 32}}
+    tiny |= {"analyses": ["generalization"]}
+    path, storage = write(tmp_path, tiny), tmp_path / "cluster"
+    address, _, first, add = head
+    *_, lost = add()
+    with start("run", path, storage, address) as run, ended(run):
+        wait_until(lambda: {first, lost} <= workers(storage, "trial.json"), run, "spreading")
         os.kill(lost, signal.SIGKILL)
-        _, added = add_node()
+        *_, added = add()
         wait_until(lambda: added in workers(storage, "trial.json"), run, "work on the new node")
-        assert run.wait(timeout=240) == 0, run.stdout.read()
-    assert {head, added} <= workers(storage, "log/*.json"), "analyses on one node alone"
+        said, _ = run.communicate(timeout=900)
+    assert run.returncode == 0, said
+    assert {first, added} <= workers(storage, "log/*.json"), "analyses on one node alone"
     disturbed, alone = prepared(tiny, storage), prepared(tiny, tmp_path / "alone")
     compute(alone)
     one, other = (cube_of(each).drop_vars(VOLATILE) for each in (disturbed, alone))
