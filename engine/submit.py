@@ -46,6 +46,7 @@ def submit(
     Raises:
         SpecError: nothing answers there, or it refuses us (RAY_AUTH_MODE=token and its token).
     """
+    from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
     command = entrypoint(storage, options)
@@ -58,7 +59,7 @@ def submit(
                 runtime_env={**code(), "working_dir": folder},
                 metadata={"sweep": sweep.name},
             )
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, RayError) as error:
             raise SpecError(f"--address {address}: {error}") from error
     print(f"job {job}: {command}")
     at = f"--address {address}"

@@ -16,8 +16,8 @@ from ray import tune
 
 from engine.cluster import trial_ask
 from engine.grid import Cell, Trial, from_json, moment
-from engine.job import Job, place
-from engine.store import snapshot_path
+from engine.job import Job
+from engine.store import place, snapshot_path
 
 POLL = 0.2
 """Seconds between looks for the next snapshot of a worker group."""
