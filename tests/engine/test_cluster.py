@@ -15,6 +15,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
+import engine
 from engine.cluster import Ask, fits, places
 from tests.engine.helpers import VOLATILE, compute, cube_of, prepared
 from tests.engine.nodes import cluster
@@ -24,6 +25,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "PYTHONPATH": str(Path(engine.__file__).parents[1]),
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
 }
 
@@ -79,7 +81,7 @@ def head(tmp_path_factory):
     """
     installed = tmp_path_factory.mktemp("installed")
     (installed / "engine").mkdir()
-    (installed / "engine" / "__init__.py").write_text("raise ImportError('not the driver's')")
+    (installed / "engine" / "__init__.py").write_text("raise ImportError")
     with cluster({**ENVIRONMENT, "PYTHONPATH": str(installed)}) as add:
         yield *add(), add
 
