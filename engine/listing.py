@@ -6,6 +6,7 @@ from typing import Any
 
 import sweeps
 from engine.cost import UNCERTAINTY, Estimate, estimate
+from engine.explain import lines as explained
 from engine.job import Job
 from engine.run import Prepared
 from engine.spec import SpecError
@@ -64,6 +65,7 @@ def planned(prepared: Prepared) -> tuple[dict[str, Any], str]:
         "trials_to_train": len(found.to_train()),
         "cells": {"total": len(found.trials) * len(prepared.sweep.kimg), **found.counts()},
         "stale_pieces": dict(found.stale),
+        "why": prepared.explain(found),
         "cost": cost.as_json(),
         "data": prepared.facts.data.model_dump(mode="json"),
     }
@@ -95,9 +97,5 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
         f"analysis {name:<15} {rows:>9,} evaluations {seconds:>7.2f} s per snapshot"
         for name, (rows, seconds) in cost.analyses.items()
     ]
-    text += [
-        f"stale    {n} pieces of {name}: options or version changed"
-        for name, n in numbers["stale_pieces"].items()
-        if n
-    ]
+    text += explained(numbers["why"])
     return "\n".join(text)

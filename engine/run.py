@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from engine.explain import explain, lines, remembered
 from engine.grid import Cell
 from engine.publish import publish, versions
 from engine.resolve import Facts, changed, fingerprints, identity, load, resolve
@@ -40,6 +41,11 @@ class Prepared:
     def survey(self, *, retry_failed: bool = False) -> Survey:
         """The grid compared with the store."""
         return survey(self.sweep, self.store, self.prints, retry_failed=retry_failed)
+
+    def explain(self, found: Survey) -> list[dict[str, Any]]:
+        """Why each cell and piece of a survey is cached, missing, stale or failed."""
+        facts = self.facts.model_dump(mode="json")
+        return explain(found, facts, self.prints, self.store.record())
 
 
 def prepare(sweep: Sweep, origin: str, storage: str, *, count_flops: bool = True) -> Prepared:
@@ -86,6 +92,7 @@ def record_run(prepared: Prepared, command: str) -> None:
             "facts": prepared.facts.model_dump(mode="json"),
             "identity": _plain(identity(prepared.sweep, prepared.facts)),
             "prints": prepared.prints,
+            "ingredients": remembered(before),
             "versions": versions(),
             "commit": _commit(),
             "history": [*history, f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {command}"],
@@ -116,10 +123,8 @@ def run(
     with prepared.store.files.lock():
         prepared.store.files.sweep_temporaries()
         todo = prepared.survey(retry_failed=retry_failed)
-        for name, count in (+todo.stale).items():
-            print(
-                f"{count} pieces of {name} are stale (its options or version changed): recomputed"
-            )
+        for line in lines(r for r in prepared.explain(todo) if r["state"] == "stale"):
+            print(f"{line}; recomputed")
         status = 0
         if not todo.is_finished:
             record_run(prepared, command)

@@ -33,6 +33,10 @@ class Survey:
     """First error of a failed cell, by (trial, kimg) index."""
     stale: Counter = field(default_factory=Counter)
     """Number of pieces per analysis whose options or version have changed."""
+    stale_prints: Counter = field(default_factory=Counter)
+    """The same by (analysis, `pieces` or `subset_pieces`, stored fingerprint)."""
+    stale_at: dict[tuple[int, int], set[str]] = field(default_factory=dict)
+    """The analyses with a stale piece, by (trial, kimg) index."""
     pairs: dict[str, tuple[np.ndarray, list[int]]] = field(default_factory=dict)
     """Pair analyses: index of each trial's partner (-1: none), and what they need of both."""
 
@@ -180,9 +184,12 @@ def _survey_trial(
         cell, row = Cell(trial, kimg), result.pieces[i, j]
         for a, name in enumerate(sweep.analyses, start=1):
             if row[a] != SKIPPED and piece_name(cell, name) in stored.pieces:
-                current = store.piece_fingerprint(cell, name) == prints[name]
-                row[a] = DONE if current else PENDING
-                result.stale[name] += not current
+                stored_print = store.piece_fingerprint(cell, name)
+                row[a] = DONE if stored_print == prints[name] else PENDING
+                if row[a] == PENDING:
+                    result.stale[name] += 1
+                    result.stale_prints[name, "pieces", stored_print] += 1
+                    result.stale_at.setdefault((i, j), set()).add(name)
         receipts = _receipts(stored, moment(kimg)) if (row[1:] == PENDING).any() else []
         for name, receipt in store.read_receipts(cell, receipts).items():
             a = 1 + list(sweep.analyses).index(name) if name in sweep.analyses else 0
@@ -222,7 +229,9 @@ def _survey_subset(
     receipts = store.read_receipts(subset, sorted(stored.receipts))
     for name, wanted in prints.items():
         receipt = receipts.get(name, {})
-        if name in stored.pieces and store.piece_fingerprint(subset, name) == wanted:
+        there = name in stored.pieces
+        stored_print = store.piece_fingerprint(subset, name) if there else None
+        if there and stored_print == wanted:
             states[name] = DONE
         elif receipt.get("error") and receipt["fingerprint"] == wanted:
             states[name] = FAILED
@@ -234,7 +243,9 @@ def _survey_subset(
                         )
         else:
             states[name] = PENDING
-            result.stale[name] += name in stored.pieces
+            if there:
+                result.stale[name] += 1
+                result.stale_prints[name, "subset_pieces", stored_print] += 1
     return states
 
 

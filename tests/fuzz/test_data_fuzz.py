@@ -136,7 +136,7 @@ def test_an_archive_whose_header_lies_is_refused_unread(tmp_path):
 
 
 def test_a_gzip_bomb_is_read_no_further_than_its_header_says(tmp_path):
-    (tmp_path / "bomb.gz").write_bytes(gzip.compress(IDX + bytes(2**28), 1))
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(IDX + bytes(2**24), 1))
     with pytest.raises(ValueError, match=r"bomb\.gz.*found more"):
         idx.load(tmp_path / "bomb.gz")
 

@@ -59,7 +59,8 @@ def _read(folder: Path, channels: int) -> tuple[tuple[Path, ...], np.ndarray]:
 def _pixels(file: Path, channels: int) -> UInt8[np.ndarray, "c h w"]:
     try:
         with warnings.catch_warnings():
-            # Pillow warns of what may be a bomb, and refuses what is twice as large.
+            # Pillow warns of metadata, which are no pixels, and of what may be a bomb.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 array = np.asarray(image.convert(MODES[channels]))
