@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.files import Files
+from engine.makespan import Machine
 from engine.spec import Resources, SpecError
 from engine.submit import code
 
@@ -165,6 +166,16 @@ def cores() -> int:
     return (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
+
+
+def machine(address: str | None) -> Machine:
+    """What a run may use: this machine, or the cluster that was joined."""
+    if address is None:
+        return Machine(cores())
+    import ray
+
+    total = ray.cluster_resources()
+    return Machine(max(1, int(total.get("CPU", 1))), total.get("GPU", 0.0))
 
 
 @dataclass(frozen=True)

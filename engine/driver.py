@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.board import Board
 from engine.cluster import Room, analysis_ask
-from engine.cost import estimate
+from engine.cost import check_disk, estimate
 from engine.fanout import Fanout, reason_of, share
 from engine.grid import Cell, Subset, Trial
 from engine.job import Job
@@ -40,6 +40,7 @@ class Driver:
     def work(self, resurvey: Callable[[], Survey]) -> None:
         """Everything that is missing; failures are counted, kept in the store, and shown."""
         self.cost = estimate(self.job, self.todo)
+        check_disk(self.job, self.cost, self.job.sweep.name)
         refs = share(self.job, self.data)
         training = self.todo.to_train()
         with self._display(training) as self.display:

@@ -117,6 +117,7 @@ def run(
     address: str | None = None,
     retry_failed: bool = False,
     max_failures: int | None = None,
+    max_hours: float | None = None,
     command: str = "diffphase run",
 ) -> int:
     """Compute everything missing, then gather and draw. Returns the exit status."""
@@ -126,9 +127,11 @@ def run(
         for line in lines(r for r in prepared.explain(todo) if r["state"] == "stale"):
             print(f"{line}; recomputed")
         status = 0
+        if not todo.is_finished and address is None and max_hours is not None:
+            _check_hours(prepared, todo, max_hours)
         if not todo.is_finished:
             record_run(prepared, command)
-            status = _compute(prepared, todo, address, max_failures)
+            status = _compute(prepared, todo, address, max_failures, max_hours)
         elif prepared.store.record() is None or _changed(prepared):
             record_run(prepared, command)
         if status == 130:
@@ -163,7 +166,11 @@ def _outcome(after: Survey) -> int:
 
 
 def _compute(
-    prepared: Prepared, todo: Survey, address: str | None, max_failures: int | None
+    prepared: Prepared,
+    todo: Survey,
+    address: str | None,
+    max_failures: int | None,
+    max_hours: float | None,
 ) -> int:
     """Train and analyse what is missing on a Ray cluster; 130 when interrupted."""
     from engine.cluster import cluster, configure
@@ -188,11 +195,25 @@ def _compute(
             ),
             interruptible(),
         ):
+            if address is not None and max_hours is not None:
+                _check_hours(prepared, todo, max_hours, address)
             Driver(job, data, todo, max_failures).work(lambda: prepared.survey())
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_hours(
+    prepared: Prepared, todo: Survey, max_hours: float, address: str | None = None
+) -> None:
+    """Refuse what is estimated to take longer than it may."""
+    from engine.cluster import machine
+    from engine.cost import check_hours, estimate
+    from engine.job import Job
+
+    job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
+    check_hours(estimate(job, todo, machine(address)), max_hours, prepared.origin)
 
 
 @contextmanager
