@@ -137,7 +137,8 @@ class Driver:
             for name, error in receipt["errors"].items():
                 place = at if isinstance(at, Cell) else at.address
                 self._failed(f"{name} at {place}: {error}", self._traceback(receipt, name))
-            if isinstance(at, Cell):
+            # A comparison of two cells comes after the cell was whole: nothing waits for it.
+            if isinstance(at, Cell) and not set(names).isdisjoint(self.job.facts.alone):
                 left = self.waiting[at]
                 left -= set(names) - set(receipt["errors"])
                 if not left:
