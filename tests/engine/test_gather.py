@@ -191,6 +191,19 @@ def test_what_a_running_trial_looks_like_is_never_kept(tmp_path):
     assert not found.found[folder(change.every[1])].listed
 
 
+def test_a_kept_row_says_of_stale_pieces_and_failures_what_reading_says(tmp_path):
+    change = Change(tmp_path)
+    change.piece(2, 1, "samples", 0, "old print")
+    change.failure(1, 2, "generalization")
+    read, kept = (survey(change.sweep, change.store, PRINTS) for _ in range(2))
+    assert read.found[folder(change.every[2])].listed
+    assert not kept.found[folder(change.every[2])].listed
+    assert kept.stale == read.stale == {"samples": 1}
+    assert kept.stale_prints == read.stale_prints == {("samples", "pieces", "old print"): 1}
+    assert kept.stale_at == read.stale_at == {(2, 0): {"samples"}}
+    assert kept.errors == read.errors == {(1, 1): "generalization: boom"}
+
+
 def test_a_store_that_may_only_be_read_is_surveyed_without_an_index(tmp_path, monkeypatch):
     change = Change(tmp_path)
     change.piece(0, 1, "samples", 1)
