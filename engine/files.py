@@ -27,6 +27,10 @@ class Busy(RuntimeError):
     """Another live driver holds the folder."""
 
 
+class Damaged(ValueError):
+    """A stored file is torn, or not what this engine writes; it is named."""
+
+
 class Files:
     """The files below one folder, addressed by relative paths with forward slashes."""
 
@@ -65,13 +69,29 @@ class Files:
         with ThreadPoolExecutor(READERS) as pool:
             yield from pool.map(self.read, names)
 
-    def read_json(self, name: str) -> dict | None:
-        """The JSON object in a file, or None where there is none or it is torn."""
+    def read_json(self, name: str, *, healing: bool = False) -> dict | None:
+        """The JSON object in a file, or None where there is none.
+
+        Args:
+            healing: None too where it is torn, for what is written again from what else is stored.
+
+        Raises:
+            Damaged: it is torn or no JSON object.
+        """
         data = self.read(name)
+        if data is None:
+            return None
         try:
-            return None if data is None else json.loads(data)
-        except ValueError:
-            return None  # all of them are written again from what else is stored
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            problem = f"not readable as JSON: {error}"
+        else:
+            if isinstance(value, dict):
+                return value
+            problem = f"wanted a JSON object, got {type(value).__name__}"
+        if healing:
+            return None
+        raise Damaged(f"{self.path(name)}: {problem}")
 
     def exists(self, name: str) -> bool:
         """Whether the file (or folder) is there."""

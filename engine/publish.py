@@ -54,7 +54,7 @@ def publish(
             [[subset.address, states] for subset, states in found.subsets.items()],
         ]
     )
-    noted = store.files.read_json(MADE_OF) or {}
+    noted = store.files.read_json(MADE_OF, healing=True) or {}
     fresh = (
         noted.get("state") == state
         and store.files.exists(export.ZARR)
@@ -108,7 +108,7 @@ def gather(
 
 def _gathered(store: Store, found: Survey, asked: str) -> Gathered | None:
     """The cube that is there, if it was made for the same sweep by the same version."""
-    noted = store.files.read_json(MADE_OF) or {}
+    noted = store.files.read_json(MADE_OF, healing=True) or {}
     written = store.files.modified(export.NETCDF)
     if written is None or (noted.get("asked"), noted.get("written")) != (asked, written):
         return None

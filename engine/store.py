@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from engine.files import Files
+from engine.files import Damaged, Files
 from engine.grid import Cell, Point, Subset, Trial, moment
 from engine.pieces import Layout, Layouts, Piece, decode, encode
 from engine.scan import Stored, scan
@@ -38,6 +38,13 @@ def place() -> dict[str, Any]:
         "pid": os.getpid(),
         "raylet": int(os.environ.get("RAY_RAYLET_PID", 0)),
     }
+
+
+# What safetensors and json raise for a damaged file.
+UNREADABLE = (
+    struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+    OverflowError, safetensors.SafetensorError,
+)  # fmt: skip
 
 
 class Store:
@@ -70,7 +77,7 @@ class Store:
 
     def asked(self) -> list[dict]:
         """Points that a search has asked for so far, with their objective."""
-        return (self.files.read_json("search.json") or {"asked": []})["asked"]
+        return (self.files.read_json("search.json", healing=True) or {"asked": []})["asked"]
 
     def write_asked(self, asked: list[dict]) -> None:
         """Replace the record of a search."""
@@ -89,7 +96,7 @@ class Store:
     def trial_record(self, trial: Trial) -> dict:
         """State of a training: status, error, one record per snapshot. Empty before it starts."""
         path = f"{folder(trial)}/trial.json"
-        found = self.files.read_json(path)
+        found = self.files.read_json(path, healing=True)
         if found is None and self.files.exists(path):
             found = {"snapshots": self._numbers(trial)}  # torn
         return found or {}
@@ -128,7 +135,7 @@ class Store:
         """Tensors and header of a safetensors file, or None where there is none.
 
         Raises:
-            ValueError: the file is torn or foreign.
+            Damaged: the file is torn or foreign.
         """
         data = self.files.read(path)
         if data is None:
@@ -136,9 +143,11 @@ class Store:
         try:
             (size,) = struct.unpack_from("<Q", data)
             header = json.loads(data[8 : 8 + size])
-            return safetensors.numpy.load(data), json.loads(header["__metadata__"]["header"])
-        except (struct.error, ValueError, KeyError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{self.folder}/{path} is not a whole safetensors file") from error
+            own = json.loads(header["__metadata__"]["header"])
+            return safetensors.numpy.load(data), {k: str(v) for k, v in own.items()}
+        except UNREADABLE as error:
+            whole = "is not a whole safetensors file"
+            raise Damaged(f"{self.folder}/{path} {whole}: {error}") from error
 
     def write_tensors(
         self, path: str, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
@@ -166,9 +175,16 @@ class Store:
             yield None if layout is None else (layout, layout.numbers(data))
 
     def read_piece(self, at: Cell | Subset, analysis: str) -> Piece | None:
-        """A stored piece, or None."""
+        """A stored piece, or None.
+
+        Raises:
+            Damaged: the file is torn or foreign.
+        """
         data = self.files.read(piece_path(at, analysis))
-        return None if data is None else decode(data)
+        try:
+            return None if data is None else decode(data)
+        except ValueError as error:
+            raise Damaged(f"{self.folder}/{piece_path(at, analysis)}: {error}") from error
 
     def write_piece(self, at: Cell | Subset, analysis: str, piece: Piece) -> None:
         """Store a piece; a late writer replaces it by an equal one."""
@@ -178,7 +194,7 @@ class Store:
         """Seconds, error and attempts of each analysis, from the receipts of the given names."""
         merged: dict[str, dict] = {}
         for name in names:
-            receipt = self.files.read_json(f"{_folder_of(at)}/log/{name}.json")
+            receipt = self.files.read_json(f"{_folder_of(at)}/log/{name}.json", healing=True)
             merged.update(receipt["analyses"] if receipt else {})
         return merged
 
