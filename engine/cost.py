@@ -131,6 +131,11 @@ def estimate(job: Job, survey: Survey) -> Estimate:
         result.per_trial[trial], result.per_cell[trial] = train, cost.cell_seconds
         result.longest = max(result.longest, train + analysis / len(job.sweep.kimg))
         result.disk_bytes += _disk(job, key, len(missing))
+    if training:  # a search trains a part of what is missing
+        part = survey.most() / len(training)
+        result.train_seconds *= part
+        result.analysis_seconds *= part
+        result.disk_bytes *= part
     result.memory_bytes = _memory(job)
     if costs:
         largest = max(costs, key=lambda key: job.facts.sizes[key][0])
