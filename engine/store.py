@@ -69,19 +69,25 @@ class Store:
 
     def record(self) -> dict | None:
         """The content of sweep.json, or None before the first run."""
-        return self.files.read_json("sweep.json")
+        return self.files.read_json("sweep.json", healing=True)
 
     def write_record(self, record: dict) -> None:
         """Replace sweep.json."""
         self.files.write_json("sweep.json", record)
 
+    def search(self) -> dict:
+        """Points that a search has asked for, with their value; `over`: what it has answered."""
+        return {"asked": [], "over": None} | (
+            self.files.read_json("search.json", healing=True) or {}
+        )
+
     def asked(self) -> list[dict]:
         """Points that a search has asked for so far, with their objective."""
-        return (self.files.read_json("search.json", healing=True) or {"asked": []})["asked"]
+        return self.search()["asked"]
 
-    def write_asked(self, asked: list[dict]) -> None:
+    def write_asked(self, asked: list[dict], over: str | None = None) -> None:
         """Replace the record of a search."""
-        self.files.write_json("search.json", {"asked": asked})
+        self.files.write_json("search.json", {"asked": asked, "over": over})
 
     def scan(self, known: Mapping[str, str] | None = None) -> dict[str, Stored]:
         """What is stored, by folder (`trials/<address>` or `subsets/<address>`).

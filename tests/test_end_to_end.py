@@ -244,6 +244,25 @@ def test_optuna_picks_cells_of_the_same_cube_and_the_rest_is_skipped(tiny, tmp_p
     assert "snapshots" not in again.stderr
 
 
+def test_a_boundary_search_reads_the_pieces_it_asks_for_and_skips_the_rest(tiny, tmp_path):
+    tiny |= {
+        "axes": {"width": [64, 80], "n_train": [4, 8, 16, 32]},
+        "analyses": ["memorization"],
+        "search": {"boundary": {"budget": 7, "target_width": 0.01}},
+    }
+    path = write(tmp_path, tiny)
+    run(path, tmp_path)
+    record = json.loads((tmp_path / "tiny" / "search.json").read_text())
+    points = {(entry["point"]["width"], entry["point"]["n_train"]) for entry in record["asked"]}
+    assert 6 <= len(points) == len(record["asked"]) <= 7 and record["over"]
+    found = cube(tmp_path / "tiny").isel(seed=0, draw=0, split=0)
+    for (width, n_train), cells in found["status"].stack(at=("width", "n_train")).groupby("at"):
+        assert (cells == (2 if (width, n_train) in points else 4)).all()
+    assert int(found["memorized_fraction"].notnull().sum()) == 2 * len(points)
+    again = run(path, tmp_path)
+    assert "snapshots" not in again.stderr
+
+
 def test_a_diverging_trial_is_a_failed_cell_and_not_a_dead_sweep(tiny, tmp_path):
     training = {"batch": 128, "warmup_kimg": 1}
     axes = {"width": [64], "n_train": [8], "training.lr": [4e-3, 1e29, 1e30]}
