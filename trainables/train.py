@@ -167,6 +167,10 @@ class Training:
         # Not lerp: at beta = 0 it would carry an earlier nan along, and a resume would not.
         self._loss = value.double() if beta == 0 else beta * self._loss + (1 - beta) * value
 
+    def _trained(self) -> list[tuple[str, Tensor]]:
+        """The weights that the optimiser moves: frozen ones are stored beside them."""
+        return [(name, p) for name, p in self.raw.items() if p.requires_grad]
+
     def check(self) -> None:
         """FloatingPointError if a loss was not finite: the average of the losses keeps a nan."""
         if self.step and not math.isfinite(self.stream_loss):
@@ -183,7 +187,7 @@ class Training:
         """
         tensors = {f"raw.{name}": p for name, p in self.raw.items()}
         tensors |= {f"ema.{name}": p for name, p in self.ema.items()}
-        for name, p in self.raw.items():
+        for name, p in self._trained():
             for moment in optimizers.moments(self.config):
                 value = self.optimizer.state[p][moment] if self.step else torch.zeros_like(p)
                 tensors[f"{self.config.optimizer}.{moment}.{name}"] = value
@@ -206,6 +210,7 @@ class Training:
         for name, p in self.raw.items():
             p.copy_(state[f"raw.{name}"])
             self.ema[name].copy_(state[f"ema.{name}"])
+        for name, p in self._trained():
             if self.step:
                 self.optimizer.state[p] = {
                     moment: state[f"{self.config.optimizer}.{moment}.{name}"].to(p, copy=True)
