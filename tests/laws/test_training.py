@@ -28,7 +28,7 @@ VARIANTS = {
 }
 KIMG = (0.016, 0.04, 0.1)
 # From d = 16 on the linear map is one matrix that starts at zero whatever the seed.
-WIDTH = {"linear": 4, "ddpmpp": 4, "ncsnpp": 4}
+WIDTH = {"linear": 4, "ddpmpp": 4, "ncsnpp": 4, "adm": 4, "skip": 8}
 
 
 @pytest.fixture(params=ARCHITECTURES)

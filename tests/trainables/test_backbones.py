@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from trainables.architectures import build
 from trainables.architectures.blocks import Attention, Block, FilteredConv, Resample, Style
+from trainables.architectures.dit import Block as DiTBlock
 from trainables.architectures.sizes import PUBLISHED
 from trainables.denoiser import PRECONDITIONINGS
 
@@ -38,7 +39,7 @@ def test_a_published_network_has_its_published_number_of_parameters(entry):
 
 @pytest.mark.parametrize(
     "entry",
-    [e for e in PUBLISHED if e.gflop and e.width >= 128],
+    [e for e in PUBLISHED if e.gflop and e.width in (128, 192, 384)],
     ids=lambda e: f"{e.name}-{e.resolution}-{e.width}",
 )
 def test_a_published_network_costs_its_published_operations(entry):
@@ -179,6 +180,62 @@ def test_published_networks_are_told_the_noise_code_of_the_literature(preconditi
     s = torch.tensor([3.0], dtype=torch.float64)
     code = 999 * denoiser.time(s).item() if code is None else code
     assert denoiser.coefficients(s).c_noise.item() == pytest.approx(code)
+
+
+def test_a_block_of_dit_is_its_equations():
+    block, h, e = stir(DiTBlock(8, 2, 12)), drawn(2, 5, 8), drawn(2, 8, seed=1)
+
+    def norm(z):
+        return (z - z.mean(2, keepdim=True)) / (z.var(2, correction=0, keepdim=True) + 1e-6).sqrt()
+
+    def linear(z, layer):
+        return z @ layer.weight.T + layer.bias
+
+    b0, g0, a0, b1, g1, a1 = linear(e, block.modulation)[:, None].split(8, dim=2)
+    qkv, mixed = linear((1 + g0) * norm(h) + b0, block.qkv), []
+    for start in (0, 4):
+        q, k, v = (qkv[..., third + start : third + start + 4] for third in (0, 8, 16))
+        mixed.append(torch.softmax(q @ k.mT / 2, dim=2) @ v)
+    h1 = h + a0 * linear(torch.cat(mixed, dim=2), block.out)
+    z = linear((1 + g1) * norm(h1) + b1, block.up)
+    gelu = z / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+    torch.testing.assert_close(block(h, e), h1 + a1 * linear(gelu, block.down))
+
+
+def test_a_token_of_dit_is_a_patch_and_knows_where_it_is():
+    net = build("dit", 8, (2, 4, 6), depth=1, heads=2)
+    assert net.position.shape == (6, 8) and len(net.position.unique(dim=0)) == 6
+    with torch.no_grad():  # the output layer alone: each pixel of a patch is its own feature
+        net.input.weight.copy_(torch.eye(8))
+        net.output.weight.copy_(torch.eye(8))
+    net.norm, net.position = torch.nn.Identity(), torch.zeros(6, 8)
+    x = torch.randn(1, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(net(x, torch.zeros(1)), x)
+
+
+def test_a_skip_net_halves_as_often_as_it_can_and_hands_across():
+    net = build("skip", 8, (3, 12, 20))
+    assert [tuple(layer.conv.weight.shape) for layer in net.down] == [(8, 3, 3, 3), (8, 8, 3, 3)]
+    assert [tuple(layer.conv.weight.shape) for layer in net.up] == [(8, 12, 3, 3)] * 2
+    assert net(torch.zeros(2, 3, 12, 20), torch.zeros(2)).shape == (2, 3, 12, 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "allowed"),
+    [
+        ("adm", "head", 3, "divisor of the 4 channels"),
+        ("adm", "mult_emb", 0, "at least 1"),
+        ("adm", "mult", (1, 0), "list of whole numbers"),
+        ("dit", "patch", 3, "divisor of the sides"),
+        ("dit", "heads", 3, "divisor of the width 4"),
+        ("dit", "depth", 0, "at least 1"),
+        ("skip", "levels", 4, "from 1 to 3"),
+        ("skip", "across", 0, "at least 1"),
+    ],
+)
+def test_a_bad_option_of_the_others_is_named_too(name, option, value, allowed):
+    with pytest.raises(ValueError, match=rf"{name}: `{option}` must be .*{allowed}.*, got "):
+        build(name, 4, (1, 8, 8), **{option: value})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.architectures import gmm, linear, mlp, song, unet
+from trainables.architectures import adm, dit, gmm, linear, mlp, skip, song, unet
 from trainables.registry import check_options, lookup
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -23,6 +23,9 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "gmm": gmm.build,
     "ddpmpp": song.ddpmpp,
     "ncsnpp": song.ncsnpp,
+    "adm": adm.build,
+    "dit": dit.build,
+    "skip": skip.build,
 }
 
 DENOISERS = frozenset({"gmm"})

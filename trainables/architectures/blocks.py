@@ -20,6 +20,9 @@ Maps = Float[Tensor, "n _channels _rows _columns"]
 Embedding = Float[Tensor, "n _embedding"]
 Layer = TypeVar("Layer", bound=nn.Module)
 
+LOWEST = 1e-4
+"""Radians per unit of the noise code, of the slowest position feature."""
+
 
 @dataclass(frozen=True)
 class Style:

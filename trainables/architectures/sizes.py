@@ -2,7 +2,9 @@
 
 Sources: the labels of figure 7 of arXiv 2410.24060 ("64k, 251k, 992k, 4M, 16M, 64M") are NCSN++ at
 64 x 64 pixels by width; the exact numbers are those of Karras et al. 2022 (EDM, arXiv 2206.00364,
-table 7) with the 9 numbers of an augmentation label. GFLOP are of one forward pass, two per
+table 7), of NCSN++ and DDPM++ with the 9 numbers of an augmentation label, of ADM without labels.
+DiT: Peebles & Xie 2023 (arXiv 2212.09748, tables 1 and 4), told 1000 classes or none, where half
+of the output is a variance that a denoiser has not. GFLOP are of one forward pass, two per
 multiply-add.
 """
 
@@ -74,5 +76,25 @@ PUBLISHED = (
         32,
         (58_179, 226_307, 892_419, 3_544_067, 14_125_059, 56_397_827),
         {4: 0.054, 8: 0.19, 16: 0.71, 32: 2.75, 64: 10.8, 128: 42.8},
+    ),
+    Published("adm", 64, 192, 295_131_267, 219),
+    *(
+        Published(
+            "dit",
+            32,
+            width,
+            millions * 10**6,
+            2 * multiply_adds,
+            options={"depth": depth, "heads": heads},
+            channels=4,
+            labels=1001,
+            rounding=10**6,
+        )
+        for width, depth, heads, millions, multiply_adds in (
+            (384, 12, 6, 33, 6.06),
+            (768, 12, 12, 130, 23.01),
+            (1024, 24, 16, 458, 80.71),
+            (1152, 28, 16, 675, 118.64),
+        )
     ),
 )

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from trainables.architectures.blocks import Fourier, Positional, Style
+from trainables.architectures.blocks import LOWEST, Fourier, Positional, Style
 from trainables.architectures.pyramid import Layout, Pyramid, checked
 from trainables.registry import is_int, require
-
-LOWEST = 1e-4  # radians per unit of the noise code, of the slowest position feature
 
 
 def ncsnpp(
