@@ -6,7 +6,7 @@ and evaluations are timed here and scaled by images and by denoiser evaluations.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -29,6 +29,8 @@ UNCERTAINTY = 1.5
 """Factor within which a prediction is expected."""
 PROBE_SECONDS = 0.1
 """Time spent timing a step, and an evaluation, of each network size."""
+PROBE_WORK = 2e10
+"""Parameters times pixels of a network up to which it is timed; larger ones are scaled."""
 SHARING = 1.2
 """A process beside others on the same cores is slower than the probe alone."""
 ROW_SECONDS = 2.5e-6
@@ -53,6 +55,11 @@ class Cost:
     def cell_seconds(self) -> float:
         """All analyses of a cell."""
         return sum(self.analyses.values())
+
+    def times(self, factor: float) -> "Cost":
+        """That of a network `factor` times as large."""
+        each = {name: factor * seconds for name, seconds in self.analyses.items()}
+        return Cost(factor * self.kimg_seconds, each)
 
 
 @dataclass
@@ -114,12 +121,11 @@ def estimate(job: Job, survey: Survey) -> Estimate:
     result.measured = bool(costs)
     training = dict(survey.to_train())
     lacking = ~survey.measured() & (survey.pieces[:, :, :1] != SKIPPED)
+    _fill(job, [t for i, t in enumerate(survey.trials) if lacking[i].any()], costs)
     for i, trial in enumerate(survey.trials):
         if not lacking[i].any():
             continue
         key = size_key(trial)
-        if key not in costs:
-            costs[key] = _probe(job, trial)
         cost = costs[key]
         missing = training.get(trial, [])
         stored = [k for k in job.sweep.kimg if k not in missing and missing and k < missing[0]]
@@ -166,6 +172,27 @@ def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
     }
 
 
+def _fill(job: Job, trials: Iterable[Trial], costs: dict[str, Cost]) -> None:
+    """Add the costs of the network sizes that are not known yet, the smallest first.
+
+    Up to PROBE_WORK a network is timed; beyond, the cost of the largest known one is scaled by
+    parameters, to which the operations of one architecture are nearly proportional.
+    """
+    sizes = job.facts.sizes
+    distinct = {size_key(trial): trial for trial in trials}
+    for key in sorted(distinct.keys() - costs.keys(), key=lambda key: sizes[key][0]):
+        smaller = [k for k in costs if sizes[k][0] <= sizes[key][0]]
+        if smaller and sizes[key][0] * _pixels(job) > PROBE_WORK:
+            base = max(smaller, key=lambda k: sizes[k][0])
+            costs[key] = costs[base].times(sizes[key][0] / sizes[base][0])
+        else:
+            costs[key] = _probe(job, distinct[key])
+
+
+def _pixels(job: Job) -> int:
+    return job.facts.data.shape[1] * job.facts.data.shape[2]
+
+
 def _probe(job: Job, trial: Trial) -> Cost:
     """Time training steps and evaluations of one network size on random images.
 
@@ -187,7 +214,8 @@ def _probe(job: Job, trial: Trial) -> Cost:
     def evaluate(batch: int) -> None:
         denoiser(torch.zeros(batch, *shape, dtype=job.dtype), 0.5, *told(batch))
 
-    few = min(8, config.batch)
+    small = job.facts.sizes[size_key(trial)][0] * _pixels(job) < PROBE_WORK / 20
+    few = min(8 if small else 1, config.batch)
     batch = int(np.clip(PROBE_SECONDS / _seconds(step, few, 0.0), few, config.batch))
     kimg = 1000 * _seconds(step, batch)
     row = _seconds(evaluate, batch) + ROW_SECONDS * (np.prod(shape) / 64) ** ROW_EXPONENT

@@ -50,6 +50,8 @@ class Denoiser(nn.Module, ABC):
             raise ValueError(f"{owner}: `sigma_data` must be above 0, got {sigma_data!r}.")
         self.backbone = backbone
         self.sigma_data = float(sigma_data)
+        self.autocast: torch.dtype | None = None
+        """Type in which the backbone computes; None = that of its weights."""
         self.unit = 1.0 if getattr(backbone, "published_noise_code", False) else self.UNIT
 
     @abstractmethod
@@ -70,7 +72,12 @@ class Denoiser(nn.Module, ABC):
         s = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(len(y))
         c_skip, c_out, c_in, c_noise = self.coefficients(s)
         told = () if label is None else (label,)
-        f = self.backbone(c_in.view(-1, 1, 1, 1) * y, c_noise, *told)
+        x = c_in.view(-1, 1, 1, 1) * y
+        if self.autocast is None:
+            f = self.backbone(x, c_noise, *told)
+        else:
+            with torch.autocast(y.device.type, self.autocast):
+                f = self.backbone(x, c_noise, *told).to(y.dtype)
         return torch.addcmul(c_skip.view(-1, 1, 1, 1) * y, c_out.view(-1, 1, 1, 1), f)
 
 

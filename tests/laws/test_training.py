@@ -25,6 +25,8 @@ VARIANTS = {
     "plain-sgd": {"optimizer": "sgd", "lr": 1e-4, "momentum": 0.0},
     "full": {"sampling": "full", "batch": 6},
     "noise-draws": {"noise_draws": 2},
+    "bfloat16": {"autocast": "bfloat16"},
+    "float16": {"autocast": "float16"},
 }
 KIMG = (0.016, 0.04, 0.1)
 # From d = 16 on the linear map is one matrix that starts at zero whatever the seed.

@@ -34,6 +34,9 @@ DENOISERS = frozenset({"gmm"})
 They go with the preconditioning "none" alone, and do not start as the zero function.
 """
 
+CHECKPOINTED = frozenset({"ddpmpp", "ncsnpp", "adm", "dit"})
+"""Backbones made of blocks that a training can compute again in the backward pass."""
+
 REAL_PASS = 4_000_000_000
 """Parameters times pixels up to which a forward pass is counted by making it."""
 
