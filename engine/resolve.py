@@ -344,8 +344,9 @@ def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
         )
     if config.checkpointing and sweep.backbone.name not in CHECKPOINTED:
         raise SpecError(
-            f"{origin}: training.checkpointing: backbone {sweep.backbone.name!r} has no blocks that"
-            f" could be computed again; wanted false, or one of {', '.join(sorted(CHECKPOINTED))}"
+            f"{origin}: training.checkpointing: backbone {sweep.backbone.name!r} has no blocks"
+            " that could be computed again; wanted false, or one of"
+            f" {', '.join(sorted(CHECKPOINTED))}"
         )
     steps = [steps_at(kimg, config.batch) for kimg in sweep.kimg]
     pairs = zip(pairwise(steps), pairwise(sweep.kimg), strict=True)
