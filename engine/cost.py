@@ -37,6 +37,8 @@ MOST = 50
 """Finished trials of a size that are looked at."""
 PROBE_SECONDS = 0.1
 """Time spent timing a step, and an evaluation, of each network size."""
+PROBE_WORK = 2e10
+"""Parameters times pixels of a network up to which it is timed; larger ones are scaled."""
 SHARING = 1.2
 """A process beside others on the same cores is slower than the probe alone."""
 ROW_SECONDS = 2.5e-6
@@ -189,7 +191,7 @@ def _costs(
     if len(known) > 1:
         sizes = {key: job.facts.sizes[key][0] for key in [*known, *new]}
         return known | extrapolated(known, sizes), "finished cells of other sizes", UNCERTAINTY
-    probed = {key: _probe(job, examples[key]) for key in new}
+    probed = _probed(job, {key: examples[key] for key in new})
     if not known:
         return probed, "steps timed here", UNCERTAINTY
     (key,) = known
@@ -197,6 +199,26 @@ def _costs(
     missed = _ratio(known[key], _probe(job, trial))
     scaled = {new: cost.times(*missed) for new, cost in probed.items()}
     return known | scaled, "steps timed here, corrected by finished cells", UNCERTAINTY
+
+
+def _probed(job: Job, examples: Mapping[str, Trial]) -> dict[str, Cost]:
+    """Costs of network sizes by their examples, each timed, the smallest first.
+
+    Beyond PROBE_WORK the cost of the largest one that was timed is scaled by parameters, to which
+    the operations of one architecture are nearly proportional.
+    """
+    sizes, costs, timed = job.facts.sizes, {}, ""
+    for key in sorted(examples, key=lambda key: sizes[key][0]):
+        if timed and sizes[key][0] * _pixels(job) > PROBE_WORK:
+            factor = sizes[key][0] / sizes[timed][0]
+            costs[key] = costs[timed].times(factor, factor)
+        else:
+            costs[key], timed = _probe(job, examples[key]), key
+    return costs
+
+
+def _pixels(job: Job) -> int:
+    return job.facts.data.shape[1] * job.facts.data.shape[2]
 
 
 def _ratio(found: Cost, probed: Cost) -> tuple[float, float]:
@@ -286,7 +308,8 @@ def _probe(job: Job, trial: Trial) -> Cost:
     def evaluate(batch: int) -> None:
         denoiser(torch.zeros(batch, *shape, dtype=job.dtype), 0.5, *told(batch))
 
-    few = min(8, config.batch)
+    small = job.facts.sizes[size_key(trial)][0] * _pixels(job) < PROBE_WORK / 20
+    few = min(8 if small else 1, config.batch)
     batch = int(np.clip(PROBE_SECONDS / _seconds(step, few, 0.0), few, config.batch))
     kimg = 1000 * _seconds(step, batch)
     row = _seconds(evaluate, batch) + ROW_SECONDS * (np.prod(shape) / 64) ** ROW_EXPONENT

@@ -21,12 +21,21 @@ from analyses.relations import RELATIONS
 from engine.boundary import METRICS, coarse
 from engine.grid import Trial, trials
 from engine.spec import SpecError, Sweep, canonical, digest, nearest
-from trainables.architectures import ARCHITECTURES, DENOISERS, forward_flops, n_params
+from trainables.architectures import (
+    ARCHITECTURES,
+    CHECKPOINTED,
+    DENOISERS,
+    forward_flops,
+    n_params,
+)
 from trainables.architectures.labelled import tell
 from trainables.datasets import DATASETS
 from trainables.datasets.data import Data
 from trainables.datasets.data import load as load_data
 from trainables.train import TrainConfig, steps_at
+
+IDLE = frozenset({"checkpointing"})
+"""Options of a training that change none of its numbers: no part of a snapshot's identity."""
 
 
 class _Record(BaseModel):
@@ -335,6 +344,12 @@ def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
             f"{origin}: training.preconditioning: {config.preconditioning!r} does not fit backbone"
             f" {sweep.backbone.name!r}, which is a denoiser itself; wanted 'none'"
         )
+    if config.checkpointing and sweep.backbone.name not in CHECKPOINTED:
+        raise SpecError(
+            f"{origin}: training.checkpointing: backbone {sweep.backbone.name!r} has no blocks"
+            " that could be computed again; wanted false, or one of"
+            f" {', '.join(sorted(CHECKPOINTED))}"
+        )
     steps = [steps_at(kimg, config.batch) for kimg in sweep.kimg]
     pairs = zip(pairwise(steps), pairwise(sweep.kimg), strict=True)
     for (a, b), (low, high) in pairs:
@@ -475,7 +490,9 @@ def identity(sweep: Sweep, facts: Facts) -> dict[str, Any]:
         }
         | labels,
         "backbone": {"name": sweep.backbone.name, **constants("backbone", facts.backbone)},
-        "training": constants("training", facts.training),
+        "training": {
+            k: v for k, v in constants("training", facts.training).items() if k not in IDLE
+        },
         "numerics": {"precision": sweep.numerics.precision, "threads": sweep.numerics.threads},
         "version": facts.version,
     }
@@ -521,7 +538,8 @@ def _essence(identity_: Mapping[str, Any]) -> dict[str, Any]:
 
 def _defaults(identity_: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     backbone = options_of(ARCHITECTURES[identity_["backbone"]["name"]], {}, skip=2)
-    return {"backbone": backbone, "training": dataclasses.asdict(TrainConfig())}
+    training = {k: v for k, v in dataclasses.asdict(TrainConfig()).items() if k not in IDLE}
+    return {"backbone": backbone, "training": training}
 
 
 def _beside(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

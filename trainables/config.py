@@ -14,6 +14,7 @@ Number = int | float
 OPTIMIZERS = ("adam", "sgd")
 SAMPLINGS = ("replacement", "full")
 LABELS = ("none", "class", "random", "unique")
+AUTOCASTS = ("none", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,16 @@ class TrainConfig:
     class, "random" = a class drawn at random, "unique" = its own number."""
     lr_width: int | None = None
     """Width at which the rate is `lr`, going as 1/width elsewhere; None = one rate for all."""
+    autocast: str = "none"
+    """Type in which the backbone computes while it trains: "none" = that of its weights,
+    "bfloat16", or "float16" with a loss scaled dynamically. Changes the numbers."""
+    channels_last: bool = False
+    """Whether channels vary fastest in memory, which GPUs like. Changes roundings."""
+    compile: bool = False
+    """Whether the denoiser is compiled for training (torch.compile). Changes roundings."""
+    checkpointing: bool = False
+    """Whether a training keeps the input of each block alone and computes the rest again in the
+    backward pass: less memory, a third more time, and the same numbers."""
 
     def __post_init__(self) -> None:
         """ValueError names the field, its value and what is allowed."""
@@ -67,6 +78,9 @@ class TrainConfig:
         lookup("optimizer", self.optimizer, dict.fromkeys(OPTIMIZERS))
         lookup("sampling", self.sampling, dict.fromkeys(SAMPLINGS))
         lookup("labels", self.labels, dict.fromkeys(LABELS))
+        lookup("autocast", self.autocast, dict.fromkeys(AUTOCASTS))
+        for name in ("channels_last", "compile", "checkpointing"):
+            self._require(isinstance(getattr(self, name), bool), name, "true or false")
         self._require(is_int(self.batch, 2), "batch", "a whole number of at least 2")
         for name in ("noise_draws", "lr_width"):
             value = getattr(self, name)

@@ -38,6 +38,10 @@ class Denoiser(nn.Module, ABC):
     D = c_skip y.
     """
 
+    UNIT = 1.0
+    """Unit of the noise code. The literature's own is 1; a backbone whose features of the code
+    were made for it says so by `published_noise_code`, the others get a code of EDM's span."""
+
     def __init__(self, backbone: nn.Module, sigma_data: int | float) -> None:
         """`backbone` maps (x "n c h w", c_noise "n") to "n c h w"; `sigma_data` > 0 in pixels."""
         super().__init__()
@@ -46,6 +50,9 @@ class Denoiser(nn.Module, ABC):
             raise ValueError(f"{owner}: `sigma_data` must be above 0, got {sigma_data!r}.")
         self.backbone = backbone
         self.sigma_data = float(sigma_data)
+        self.autocast: torch.dtype | None = None
+        """Type in which the backbone computes; None = that of its weights."""
+        self.unit = 1.0 if getattr(backbone, "published_noise_code", False) else self.UNIT
 
     @abstractmethod
     def coefficients(self, s: Levels) -> Coefficients:
@@ -65,7 +72,12 @@ class Denoiser(nn.Module, ABC):
         s = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(len(y))
         c_skip, c_out, c_in, c_noise = self.coefficients(s)
         told = () if label is None else (label,)
-        f = self.backbone(c_in.view(-1, 1, 1, 1) * y, c_noise, *told)
+        x = c_in.view(-1, 1, 1, 1) * y
+        if self.autocast is None:
+            f = self.backbone(x, c_noise, *told)
+        else:
+            with torch.autocast(y.device.type, self.autocast):
+                f = self.backbone(x, c_noise, *told).to(y.dtype)
         return torch.addcmul(c_skip.view(-1, 1, 1, 1) * y, c_out.view(-1, 1, 1, 1), f)
 
 
@@ -97,10 +109,12 @@ class VE(Denoiser):
     of the noise code turn up to 32 radians per unit (`architectures.embedding`).
     """
 
+    UNIT = 4.0
+
     def coefficients(self, s: Levels) -> Coefficients:
-        """Table 1, column "VE", c_noise in units of 4."""
+        """Table 1, column "VE", c_noise in units of 4 (see UNIT)."""
         one = torch.ones_like(s)
-        return Coefficients(one, s, one, (s / 2).log() / 4)
+        return Coefficients(one, s, one, (s / 2).log() / self.unit)
 
     def weight(self, sigma: Levels) -> Levels:
         r"""The loss weight :math:`1/s^2 = 1/c_{out}^2`, in 1/pixel^2."""
@@ -119,7 +133,8 @@ class VP(Denoiser):
     spans 2.65 over the levels of a sampler.
     """
 
-    BETA_D, BETA_MIN, UNIT = 19.9, 0.1, 400.0
+    UNIT = 400.0
+    BETA_D, BETA_MIN = 19.9, 0.1
 
     def time(self, s: Levels) -> Levels:
         r"""The time t(s) > 0 of noise level s: the positive root of sigma(t) = s.
@@ -131,8 +146,8 @@ class VP(Denoiser):
         return 2 * log / (self.BETA_MIN + (self.BETA_MIN**2 + 2 * self.BETA_D * log).sqrt())
 
     def coefficients(self, s: Levels) -> Coefficients:
-        """Table 1, column "VP" with M = 1000, c_noise in units of 400."""
-        c_noise = 999 / self.UNIT * self.time(s)
+        """Table 1, column "VP" with M = 1000, c_noise in units of 400 (see UNIT)."""
+        c_noise = 999 / self.unit * self.time(s)
         return Coefficients(torch.ones_like(s), -s, (s.square() + 1).rsqrt(), c_noise)
 
     def weight(self, sigma: Levels) -> Levels:

@@ -8,6 +8,7 @@ t is a function of t alone. So the snapshot at 64 kimg is the same bits whether 
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from trainables import architectures, ema, optimizers
+from trainables.architectures.dit import DiT
 from trainables.architectures.labelled import tell
+from trainables.architectures.pyramid import Pyramid
 from trainables.batches import Batches
 from trainables.config import TrainConfig
 from trainables.denoiser import PRECONDITIONINGS, Denoiser, loss
@@ -86,7 +89,30 @@ def build_denoiser(
     if labels:
         tell(backbone, labels)
     scale = sigma_data if config.sigma_data is None else config.sigma_data
-    return precondition(backbone, scale).to(device=device, dtype=dtype)
+    return precondition(backbone, scale).to(device=device, dtype=dtype).eval()
+
+
+def prepare(denoiser: Denoiser, config: TrainConfig) -> None:
+    """Set how `denoiser` computes while it trains; ValueError for a backbone that cannot."""
+    backbone = denoiser.backbone
+    if config.checkpointing:
+        if not isinstance(backbone, Pyramid | DiT):
+            raise ValueError(
+                f"`checkpointing`: a backbone of kind {type(backbone).__name__} has no blocks that"
+                " could be computed again; wanted false."
+            )
+        backbone.checkpointing = True
+    if config.channels_last:
+        backbone.to(memory_format=torch.channels_last)
+    denoiser.autocast = None if config.autocast == "none" else getattr(torch, config.autocast)
+    denoiser.train()
+    if config.compile:
+        denoiser.compile()
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, in the usual layout whatever that of the training."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 class Training:
@@ -123,6 +149,10 @@ class Training:
         labels = None if labels is None else labels.to(self.device)
         self.batches = Batches(images, config, seed=seed, draw=draw, share=share, labels=labels)
         self.config, self.rate = config, config.rate(width)
+        prepare(denoiser, config)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.autocast == "float16")
+        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in denoiser.modules())
+        self._dropout = ("dropout", seed, rank) if drops else None
         self.module = wrap(denoiser) if wrap else denoiser
         self.ema = {name: p.detach().clone() for name, p in self.raw.items()}
         self.optimizer = optimizers.build(config, denoiser.parameters(), self.device)
@@ -144,20 +174,34 @@ class Training:
     def advance(self) -> None:
         """One step. Raises FloatingPointError if a recent loss was not finite."""
         x, sigma, eps = self.batches(self.step)
-        value = loss(self.module, x, sigma, eps, self.batches.labels(self.step)).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        with self._random():
+            value = loss(self.module, x, sigma, eps, self.batches.labels(self.step)).mean()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(value).backward()
+        self.scaler.unscale_(self.optimizer)
         for p in self.raw.values():
             if p.grad is not None:
                 torch.nan_to_num(p.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=p.grad)
         # The ramp counts the step's own images: a first step at rate 0 would only be lost.
         ramp = (self.images_seen + self.config.batch) / max(1000 * self.config.warmup_kimg, 1)
         self.optimizer.param_groups[0]["lr"] = self.rate * min(ramp, 1.0)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self._average(value.detach() / x[0].numel())
         self.step += 1
         if self.step % CHECK_EVERY == 0:
             self.check()
+
+    @contextmanager
+    def _random(self) -> Iterator[None]:
+        """Where a backbone drops features: which ones is a function of the step, too."""
+        if self._dropout is None:
+            yield
+            return
+        devices = [] if self.device.type == "cpu" else [self.device]
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed_of(*self._dropout, self.step))
+            yield
 
     def _average(self, value: Tensor) -> None:
         """The moving averages of weights and loss take in the step just made."""
@@ -166,6 +210,10 @@ class Training:
         ema.update(self._averages, self._weights, beta)
         # Not lerp: at beta = 0 it would carry an earlier nan along, and a resume would not.
         self._loss = value.double() if beta == 0 else beta * self._loss + (1 - beta) * value
+
+    def _trained(self) -> list[tuple[str, Tensor]]:
+        """The weights that the optimiser moves: frozen ones are stored beside them."""
+        return [(name, p) for name, p in self.raw.items() if p.requires_grad]
 
     def check(self) -> None:
         """FloatingPointError if a loss was not finite: the average of the losses keeps a nan."""
@@ -183,12 +231,26 @@ class Training:
         """
         tensors = {f"raw.{name}": p for name, p in self.raw.items()}
         tensors |= {f"ema.{name}": p for name, p in self.ema.items()}
-        for name, p in self.raw.items():
+        for name, p in self._trained():
             for moment in optimizers.moments(self.config):
-                value = self.optimizer.state[p][moment] if self.step else torch.zeros_like(p)
+                # A scaled gradient may have overflowed in every step so far.
+                value = self.optimizer.state[p].get(moment, torch.zeros_like(p))
                 tensors[f"{self.config.optimizer}.{moment}.{name}"] = value
         tensors |= {"step": torch.tensor(self.step), "stream_loss": self._loss}
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        tensors |= self._scaled()
+        return {name: _copy(tensor) for name, tensor in tensors.items()}
+
+    def _scaled(self) -> dict[str, Tensor]:
+        """Of a scaled loss: the scale, the steps since it grew, and the steps really taken."""
+        if not self.scaler.is_enabled():
+            return {}
+        _, first = self._trained()[0]
+        scaler = self.scaler.state_dict()
+        return {
+            "scaler.scale": torch.tensor(scaler["scale"]),
+            "scaler.growth": torch.tensor(scaler["_growth_tracker"]),
+            "scaler.steps": torch.as_tensor(self.optimizer.state[first].get("step", 0.0)),
+        }
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -206,21 +268,32 @@ class Training:
         for name, p in self.raw.items():
             p.copy_(state[f"raw.{name}"])
             self.ema[name].copy_(state[f"ema.{name}"])
+        steps = float(state.get("scaler.steps", self.step))
+        for name, p in self._trained():
             if self.step:
+                # In the weights' own layout, which may have channels last.
                 self.optimizer.state[p] = {
-                    moment: state[f"{self.config.optimizer}.{moment}.{name}"].to(p, copy=True)
+                    moment: torch.empty_like(p).copy_(
+                        state[f"{self.config.optimizer}.{moment}.{name}"]
+                    )
                     for moment in optimizers.moments(self.config)
                 }
                 if self.config.optimizer == "adam":
-                    count = torch.tensor(float(self.step), device=self.device)
-                    self.optimizer.state[p]["step"] = count
+                    self.optimizer.state[p]["step"] = torch.tensor(steps, device=self.device)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(
+                self.scaler.state_dict()
+                | {
+                    "scale": float(state["scaler.scale"]),
+                    "_growth_tracker": int(state["scaler.growth"]),
+                }
+            )
 
     def snapshot(self, kimg: int | float) -> Snapshot:
         """The weights now, called the snapshot at `kimg`."""
         self.check()
         ema, raw = (
-            {name: p.detach().cpu().clone() for name, p in weights.items()}
-            for weights in (self.ema, self.raw)
+            {name: _copy(p) for name, p in weights.items()} for weights in (self.ema, self.raw)
         )
         return Snapshot(kimg, self.step, self.images_seen, self.stream_loss, ema, raw)
 

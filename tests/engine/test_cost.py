@@ -220,3 +220,18 @@ def test_a_probe_knows_that_a_wider_network_is_slower(tiny, tmp_path):
     small, large = (cost._probe(job_of(ready), trial) for trial in ready.survey().trials)
     assert 0 < 2 * small.kimg_seconds < large.kimg_seconds
     assert 0 < small.cell_seconds < large.cell_seconds
+
+
+def test_a_network_too_large_to_be_timed_costs_in_proportion_to_its_parameters(
+    tiny, tmp_path, monkeypatch
+):
+    ready = prepared({**tiny, "axes": {"width": [512, 64, 128], "n_train": [8]}}, tmp_path)
+    job, timed = job_of(ready), []
+    small, *larger = sorted(job.facts.sizes, key=lambda key: job.facts.sizes[key][0])
+    monkeypatch.setattr(cost, "PROBE_WORK", 64 * job.facts.sizes[small][0])
+    monkeypatch.setattr(cost, "_probe", lambda job, trial: timed.append(trial) or Cost(3.0, {}))
+    costs = cost._probed(job, {size_key(trial): trial for trial in ready.survey().trials})
+    assert [trial["width"] for trial in timed] == [64]
+    for key in larger:
+        factor = job.facts.sizes[key][0] / job.facts.sizes[small][0]
+        assert costs[key].kimg_seconds == pytest.approx(3.0 * factor)

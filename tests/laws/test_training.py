@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.backbones import OPTIONS
 from trainables.architectures import ARCHITECTURES
 from trainables.train import TrainConfig, build_denoiser, steps_at, train
 
@@ -24,8 +25,12 @@ VARIANTS = {
     "plain-sgd": {"optimizer": "sgd", "lr": 1e-4, "momentum": 0.0},
     "full": {"sampling": "full", "batch": 6},
     "noise-draws": {"noise_draws": 2},
+    "bfloat16": {"autocast": "bfloat16"},
+    "float16": {"autocast": "float16"},
 }
 KIMG = (0.016, 0.04, 0.1)
+# From d = 16 on the linear map is one matrix that starts at zero whatever the seed.
+WIDTH = {"linear": 4, "ddpmpp": 4, "ncsnpp": 4, "adm": 4, "skip": 8}
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -43,9 +48,9 @@ def suited(name, config=CONFIG):
 
 
 def fresh(name, seed=0, config=CONFIG, dtype=torch.float32):
-    # From d = 16 on the linear map is one matrix that starts at zero whatever the seed.
-    width = 4 if name == "linear" else 16
-    return build_denoiser(name, width, SHAPE, {}, suited(name, config), 0.5, seed, dtype=dtype)
+    width, options = WIDTH.get(name, 16), OPTIONS.get(name, {})
+    config = suited(name, config)
+    return build_denoiser(name, width, SHAPE, options, config, 0.5, seed, dtype=dtype)
 
 
 def run(name, kimg=KIMG, *, seed=0, draw=0, config=CONFIG, dtype=torch.float32, **options):
@@ -152,7 +157,7 @@ def test_a_share_of_the_batch_per_worker_averages_to_the_whole_batch(name):
         found = []
 
         def keep(training):
-            found.append([p.grad.clone() for p in denoiser.parameters()])
+            found.append([p.grad.clone() for p in denoiser.parameters() if p.requires_grad])
 
         list(train(denoiser, images(), suited(name), (0.008,), seed=0, draw=0, on_step=keep,
                    rank=rank, world=world))  # fmt: skip
@@ -179,7 +184,7 @@ def test_snapshots_load_into_a_fresh_denoiser(name):
 def test_the_state_of_another_width_is_an_error(name):
     states = []
     run(name, KIMG[:1], on_step=lambda training: states.append(training.state()))
-    wide = build_denoiser(name, 32, SHAPE, {}, suited(name), 0.5)
+    wide = build_denoiser(name, 32, SHAPE, OPTIONS.get(name, {}), suited(name), 0.5)
     with pytest.raises(ValueError, match="state is of another denoiser"):
         train(wide, images(), suited(name), KIMG, seed=0, draw=0, state=states[-1])
 

@@ -2,7 +2,8 @@
 
 A backbone maps a scaled noisy image "n c h w" and the noise code c_noise "n" to "n c h w", has no
 state beside its parameters, and starts as the zero function (its last layer is zero), so that an
-untrained denoiser is c_skip y; `DENOISERS` are the exception. `width` is the one dial of capacity.
+untrained denoiser is c_skip y; `DENOISERS` are the exception, and those with an option
+`last_scale` start as near to zero as it says. `width` is the one dial of capacity.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.architectures import gmm, linear, mlp, unet
+from trainables.architectures import adm, dit, gmm, linear, mlp, skip, song, unet
 from trainables.registry import check_options, lookup
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -20,6 +21,11 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "unet": unet.build,
     "linear": linear.build,
     "gmm": gmm.build,
+    "ddpmpp": song.ddpmpp,
+    "ncsnpp": song.ncsnpp,
+    "adm": adm.build,
+    "dit": dit.build,
+    "skip": skip.build,
 }
 
 DENOISERS = frozenset({"gmm"})
@@ -28,8 +34,11 @@ DENOISERS = frozenset({"gmm"})
 They go with the preconditioning "none" alone, and do not start as the zero function.
 """
 
-REAL_PASS = 5_000_000
-"""Parameters up to which a forward pass is counted by making it."""
+CHECKPOINTED = frozenset({"ddpmpp", "ncsnpp", "adm", "dit"})
+"""Backbones made of blocks that a training can compute again in the backward pass."""
+
+REAL_PASS = 4_000_000_000
+"""Parameters times pixels up to which a forward pass is counted by making it."""
 
 
 def build(name: str, width: int, shape: tuple[int, int, int], **options: object) -> nn.Module:
@@ -55,7 +64,7 @@ def forward_flops(module: nn.Module, shape: tuple[int, int, int]) -> int:
     training step costs about 3 of these.
     """
     # The meta device computes nothing but takes 2.5 s to import: small modules run for real.
-    device = "cpu" if n_params(module) < REAL_PASS else "meta"
+    device = "cpu" if n_params(module) * shape[1] * shape[2] < REAL_PASS else "meta"
     named = [*module.named_parameters(), *module.named_buffers()]
     ghosts = {name: torch.zeros_like(tensor, device=device) for name, tensor in named}
     dtype = next(module.parameters()).dtype

@@ -37,10 +37,11 @@ class Labelled(nn.Module):
 
 
 def tell(backbone: nn.Module, labels: int) -> None:
-    """Make `backbone` one that is told labels; ValueError if it cannot be."""
-    if not isinstance(backbone, Labelled):
+    """Make `backbone`, or the part of it that can be, one that is told labels; else ValueError."""
+    part = next((part for part in backbone.modules() if isinstance(part, Labelled)), None)
+    if part is None:
         raise ValueError(
             f"`labels`: a backbone of kind {type(backbone).__name__} cannot be told any; wanted "
             "'none'."
         )
-    backbone.tell(labels)
+    part.tell(labels)
