@@ -18,7 +18,7 @@ from scipy.special import expit
 from analyses import onset
 from engine.boundary import Boundary, replay
 from engine.grid import cube_dim, trials
-from engine.publish import stored
+from engine.opened import stored
 from engine.spec import as_mapping, parse
 
 SLACK = 1.1

@@ -26,7 +26,7 @@ from engine.grid import Cell, moment, trials
 from engine.job import Job
 from engine.models import cube_of
 from engine.pieces import decode, encode, fingerprint_of
-from engine.publish import stored
+from engine.opened import stored
 from engine.resolve import Facts, analysis_facts, load, size_key
 from engine.spec import (
     Choice,

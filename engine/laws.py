@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import export
-from engine.publish import stored
+from engine.opened import stored
 
 
 def self_check(ids: Sequence[str], console: Console) -> bool:

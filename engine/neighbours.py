@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.publish import stored
+from engine.opened import stored
 from engine.resolve import load
 from engine.spec import SpecError
 
