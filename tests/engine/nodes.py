@@ -44,6 +44,16 @@ def cluster(environment: dict[str, str]) -> Iterator[Callable[..., tuple[str, st
             process.wait(timeout=60)
 
 
+def patiently(start: Callable[..., Any], **options: Any) -> Any:
+    """Ray gives a node 30 s to start, whatever else the machine has to do."""
+    for _ in range(5):
+        try:
+            return start(**options)
+        except Exception as error:
+            print(f"{error}; once more", file=sys.stderr)
+    return start(**options)
+
+
 def main() -> None:
     """Start a node for each line; end them all at the end of the input."""
     from ray.cluster_utils import Cluster
@@ -54,7 +64,7 @@ def main() -> None:
     for line in sys.stdin:
         head = {} if nodes.head_node else HEAD
         options = {"num_cpus": 1, **head, **json.loads(line)}
-        node = nodes.add_node(**options)
+        node = patiently(nodes.add_node, **options)
         raylet = node.all_processes["raylet"][0].process.pid
         print(
             json.dumps([nodes.address, f"http://{nodes.webui_url}", raylet]),
