@@ -66,9 +66,12 @@ class Files:
             yield from pool.map(self.read, names)
 
     def read_json(self, name: str) -> dict | None:
-        """The JSON object in a file, or None where there is none."""
+        """The JSON object in a file, or None where there is none or it is torn."""
         data = self.read(name)
-        return None if data is None else json.loads(data)
+        try:
+            return None if data is None else json.loads(data)
+        except ValueError:
+            return None  # all of them are written again from what else is stored
 
     def exists(self, name: str) -> bool:
         """Whether the file (or folder) is there."""

@@ -88,12 +88,41 @@ class Store:
 
     def trial_record(self, trial: Trial) -> dict:
         """State of a training: status, error, one record per snapshot. Empty before it starts."""
-        return self.files.read_json(f"{folder(trial)}/trial.json") or {}
+        path = f"{folder(trial)}/trial.json"
+        found = self.files.read_json(path)
+        if found is None and self.files.exists(path):
+            found = {"snapshots": self._numbers(trial)}  # torn
+        return found or {}
+
+    def _numbers(self, trial: Trial) -> dict[str, dict]:
+        """The numbers of a trial's snapshots from their own headers."""
+        headers = [self._header(path) for path in self.files.listing(f"{folder(trial)}/snapshots")]
+        return {
+            moment(json.loads(said["kimg"])): json.loads(said["numbers"])
+            for said in headers
+            if said and "numbers" in said
+        }
 
     def write_trial_record(self, trial: Trial, record: Mapping[str, Any]) -> None:
         """Replace a trial's record, stamped with the time."""
         stamped = {**record, "coordinates": dict(trial.coordinates), "heartbeat": time.time()}
         self.files.write_json(f"{folder(trial)}/trial.json", stamped)
+
+    def has_snapshot(self, cell: Cell) -> bool:
+        """Whether a snapshot is there and as long as its header says: a torn one is none."""
+        return self._header(snapshot_path(cell)) is not None
+
+    def _header(self, path: str) -> dict[str, str] | None:
+        """What a whole safetensors file says of itself; None where there is none or it is torn."""
+        try:
+            with self.files.system.open_input_file(self.files.path(path)) as file:
+                (size,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(min(size, file.size())))
+                said = json.loads(header.pop("__metadata__")["header"])
+                ends = [tensor["data_offsets"][1] for tensor in header.values()]
+                return said if file.size() == 8 + size + max(ends) else None
+        except (FileNotFoundError, struct.error, ValueError, KeyError, TypeError):
+            return None
 
     def read_tensors(self, path: str) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
         """Tensors and header of a safetensors file, or None where there is none.

@@ -17,7 +17,7 @@ from ray import tune
 from engine.cluster import trial_ask
 from engine.grid import Cell, Trial, from_json, moment
 from engine.job import Job
-from engine.store import place, snapshot_path
+from engine.store import place
 
 POLL = 0.2
 """Seconds between looks for the next snapshot of a worker group."""
@@ -95,10 +95,10 @@ class Trainable(tune.Trainable):
         thread = threading.Thread(target=self._fit_group, args=(outcome,), daemon=True)
         thread.start()
         for kimg in self.kimg:
-            path = snapshot_path(Cell(self.trial, kimg))
-            while not self.job.store.files.exists(path) and thread.is_alive():
+            cell = Cell(self.trial, kimg)
+            while not self.job.store.has_snapshot(cell) and thread.is_alive():
                 time.sleep(POLL)
-            if not self.job.store.files.exists(path):
+            if not self.job.store.has_snapshot(cell):
                 break
             record = self.job.store.trial_record(self.trial)
             yield {"kimg": kimg, **record["snapshots"][moment(kimg)]}

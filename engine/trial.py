@@ -3,6 +3,7 @@
 Knows the store but not Ray; `engine.training` runs it in a Tune actor or a worker group.
 """
 
+import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,6 +120,8 @@ class Ledger:
         tensors = {f"ema.{k}": v for k, v in snapshot.ema.items()}
         tensors |= {f"raw.{k}": v for k, v in snapshot.raw.items()}
         header = {"kimg": str(snapshot.kimg), "fingerprint": self.job.prints["snapshot"]}
+        # Once more, should trial.json be damaged; without what differs between equal trainings.
+        header["numbers"] = json.dumps({k: v for k, v in numbers.items() if k != "train_seconds"})
         self.store.write_tensors(
             snapshot_path(Cell(self.trial, snapshot.kimg)), _arrays(tensors), header
         )
@@ -148,7 +151,7 @@ def train_trial(
     """
     use_threads(job)
     device = torch.device(device)
-    missing = [k for k in kimg if not job.store.files.exists(snapshot_path(Cell(trial, k)))]
+    missing = [k for k in kimg if not job.store.has_snapshot(Cell(trial, k))]
     ledger = Ledger(job, trial, device)
     try:
         if missing:

@@ -155,6 +155,7 @@ def survey(
         for states in result.subsets.values():
             states.update({a: PENDING for a, code in states.items() if code == FAILED})
         result.errors.clear()
+    _drop_torn(result, store)
     if sweep.search:
         _skip(result, store)
     _skip_lost_pairs(result)
@@ -169,6 +170,15 @@ def _pair_up(result: Survey, needs: Mapping[str, list[str]]) -> None:
         other = np.array([index.get(trial, -1) for trial in found])
         result.pairs[name] = other, [1 + names.index(need) for need in needed]
         result.pieces[other == -1, :, 1 + names.index(name)] = SKIPPED
+
+
+def _drop_torn(result: Survey, store: Store) -> None:
+    """Snapshots that are needed but torn are trained again; what nobody needs is not looked at."""
+    alone = [a for a, name in enumerate(result.sweep.analyses, 1) if name not in result.pairs]
+    needed = (result.pieces[:, :, alone] == PENDING).any(2) & (result.pieces[:, :, 0] == DONE)
+    for i, j in np.argwhere(needed):
+        if not store.has_snapshot(Cell(result.trials[i], result.sweep.kimg[j])):
+            result.pieces[i, j, 0] = PENDING
 
 
 def _skip_lost_pairs(result: Survey) -> None:

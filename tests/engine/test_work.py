@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import grid
+from engine.analyse import analyse
 from engine.grid import Cell
 from engine.pieces import Piece, Variable
 from engine.resolve import load
@@ -216,15 +217,52 @@ def test_a_lost_piece_is_one_hole_and_its_neighbours_stay(whole):
     assert rest.notnull().sum() == 7
 
 
-def test_a_torn_snapshot_fails_its_pieces_with_a_reason_that_names_it(tiny, tmp_path):
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_a_torn_snapshot_that_is_needed_is_trained_again_to_the_same_bytes(tiny, tmp_path, length):
+    one = {"axes": {"width": [64], "n_train": [8]}, "analyses": ["generalization"]}
+    ready = prepared({**tiny, **one}, tmp_path)
+    compute(ready)
+    before = contents(tmp_path, "kimg*")
+    cell = Cell(ready.survey().trials[0], 1)
+    path = snapshot_path(cell)
+    ready.store.files.write(path, ready.store.files.read(path)[:length])
+    assert ready.survey().is_finished  # nobody needs it
+    ready.store.files.delete(piece_path(cell, "generalization"))
+    assert [kind for kind, *_ in compute(ready)] == ["train", "analyse"]
+    assert contents(tmp_path, "kimg*.arrow") == {k: v for k, v in before.items() if "arrow" in k}
+    assert ready.store.files.read(path) == before[f"tiny/{path}"]
+
+
+@pytest.mark.parametrize("torn", ["trial.json", "log/*.json", "sweep.json"])
+def test_torn_records_cost_no_results(tiny, tmp_path, torn):
+    one = {"axes": {"width": [64], "n_train": [8]}, "kimg": [1], "analyses": ["generalization"]}
+    ready = prepared({**tiny, **one}, tmp_path)
+    record_run(ready, "test")
+    compute(ready)
+    before, whole = contents(tmp_path, "kimg*"), cube_of(ready)
+    for path in tmp_path.rglob(torn):
+        path.write_bytes(path.read_bytes()[:-3])
+    again = prepared({**tiny, **one}, tmp_path)
+    assert again.survey().is_finished and compute(again) == []
+    assert contents(tmp_path, "kimg*.arrow").items() <= before.items()
+    for name in ("heldout_loss", "stream_loss", "heldout_stream_loss", "images_seen"):
+        xr.testing.assert_identical(cube_of(again)[name], whole[name])
+
+
+def test_a_snapshot_torn_under_an_analysis_fails_its_pieces_with_a_reason_that_names_it(
+    tiny, tmp_path
+):
     ready = prepared({**tiny, "axes": {"width": [64], "n_train": [8]}, "kimg": [1]}, tmp_path)
     compute(ready, analyses=[])
-    path = snapshot_path(Cell(ready.survey().trials[0], 1))
+    ((cell, names),) = ready.survey().to_analyse()
+    path = snapshot_path(cell)
     ready.store.files.write(path, ready.store.files.read(path)[:100])
-    compute(ready)
-    assert (ready.survey().cells() == FAILED).all()
+    analyse(job_of(ready), load(ready.sweep, "x"), cell, "cell", names)
     (error,) = ready.survey().errors.values()
     assert "kimg=1.safetensors is not a whole safetensors file" in error
+    compute(prepared(tiny | {"axes": {"width": [64], "n_train": [8]}, "kimg": [1]}, tmp_path))
+    todo = ready.survey(retry_failed=True)
+    assert todo.to_train() == [(cell.trial, [1])]
 
 
 def test_a_torn_piece_is_computed_again(tiny, tmp_path):
