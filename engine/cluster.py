@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.files import Files
+from engine.files import TEMPORARY, Files
 from engine.makespan import Machine
 from engine.spec import Resources, SpecError
 from engine.submit import code
@@ -80,6 +80,10 @@ def cluster(address: str | None, data_bytes: int, files: Files, *, groups: bool)
 
     if address:
         _check_answers(address)
+        if JOB in os.environ:
+            # The job's folder held the sweep, which is read; where two nodes share a host, Ray
+            # unpacks it anew for the second one, and a process in the old one has no folder.
+            os.chdir(os.path.expanduser("~"))
         ray.init(
             address=address,
             runtime_env=_travelling(),
@@ -118,7 +122,7 @@ def check_storage(files: Files) -> None:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    name = f".probe-{secrets.token_hex(8)}"
+    name = f"{TEMPORARY}probe-{secrets.token_hex(8)}"
     files.write(name, b"")
     look = ray.remote(_sees)
     try:

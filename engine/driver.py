@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.board import Board
 from engine.boundary import BoundaryPlan
-from engine.cluster import Room, analysis_ask
+from engine.cluster import Room, analysis_ask, trial_ask
 from engine.cost import check_disk, estimate
 from engine.fanout import Fanout, reason_of, share
 from engine.grid import Cell, Subset, Trial
@@ -40,15 +40,18 @@ class Driver:
 
     def work(self, resurvey: Callable[[], Survey]) -> None:
         """Everything that is missing; failures are counted, kept in the store, and shown."""
+        resources, training = self.job.sweep.resources, self.todo.to_train()
+        room = Room(analysis_ask(resources))
+        # Before anything starts: no node may be able to hold a trial.
+        self.trial_room = Room(trial_ask(resources)) if training else None
         self.cost = estimate(self.job, self.todo)
         check_disk(self.job, self.cost, self.job.sweep.name)
         refs = share(self.job, self.data)
-        training = self.todo.to_train()
         with self._display(training) as self.display:
             fanout = Fanout(
                 *refs,
                 {name: facts.group for name, facts in self.job.facts.analyses.items()},
-                room=Room(analysis_ask(self.job.sweep.resources)),
+                room=room,
                 on_receipt=self.on_receipt,
                 deadline=lambda at, names: deadline(self._predicted(at, names)),
                 stop=self.stop,
@@ -101,7 +104,7 @@ class Driver:
             plan = BoundaryPlan(job.sweep, job.store, job.prints, self.todo)
         vigil = Vigil(self.job.store, lambda trial: deadline(self._per_snapshot(trial)))
         calls = self.on_snapshot, self.on_lost
-        tune_trials(self.job, refs, plan, fanout, *calls, vigil, self.stop)
+        tune_trials(self.job, refs, plan, fanout, *calls, vigil, self.stop, self.trial_room)
 
     def stop(self) -> bool:
         """Whether so much has failed that nothing new should start, trials or analyses."""

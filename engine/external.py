@@ -25,8 +25,8 @@ from engine.analyse import Meter, from_piece, load_denoiser, pool_moments, to_pi
 from engine.grid import Cell, moment, trials
 from engine.job import Job
 from engine.models import cube_of
-from engine.pieces import decode, encode, fingerprint_of
 from engine.opened import stored
+from engine.pieces import decode, encode, fingerprint_of
 from engine.resolve import Facts, analysis_facts, load, size_key
 from engine.spec import (
     Choice,

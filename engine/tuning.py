@@ -10,7 +10,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from engine.boundary import WAIT, BoundaryPlan
-from engine.cluster import Room, trial_ask
+from engine.cluster import Room
 from engine.fanout import Fanout
 from engine.grid import Cell, Trial, from_json, to_json, trials
 from engine.job import Job
@@ -235,10 +235,10 @@ def tune_trials(
     on_lost: Callable[[Trial, str, bool], None],
     vigil: Vigil,
     stop: Callable[[], bool],
+    room: Room,
 ) -> None:
     """Train what is planned; `on_lost` hears of trials whose process died."""
     resources = job.sweep.resources
-    room = Room(trial_ask(resources))
     asked = dict(room.ask.bundle)
     if resources.workers > 1:
         asked = {"memory": 1}  # its workers hold the CPUs: both doing so would deadlock

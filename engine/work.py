@@ -266,7 +266,10 @@ def _survey_trial(
             found.errors.setdefault(j, f"training: {record.get('error')}")
         numbers = record.get("snapshots", {}).get(moment(kimg), {})
         if said:
-            numbers = {**numbers, "analysis_seconds": sum(r["seconds"] for r in said.values())}
+            numbers = {
+                **numbers,
+                "analysis_seconds": sum(r.get("seconds", 0.0) for r in said.values()),
+            }
         found.noted[:, j] = [numbers.get(name, np.nan) for name in NOTED]
     return found, record.get("status") != "running"
 

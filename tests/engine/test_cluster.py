@@ -168,6 +168,31 @@ def test_a_storage_that_a_node_does_not_share_is_refused_naming_the_node(head, t
 
 
 @several_nodes
+def test_a_client_without_the_token_is_refused(head, tiny, tmp_path):
+    _, dashboard, _, _ = head
+    stranger = {k: v for k, v in ENVIRONMENT.items() if k != "RAY_AUTH_TOKEN"}
+    stranger |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    path, storage = write(tmp_path, tiny), tmp_path / "cluster"
+    with start("submit", path, storage, dashboard, env=stranger) as refused, ended(refused):
+        said, _ = refused.communicate(timeout=900)
+    assert refused.returncode == 2, said
+    assert f"diffphase: --address {dashboard}: Authentication required" in said
+
+
+@several_nodes
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder is Linux' own")
+def test_a_storage_that_a_node_does_not_share_is_refused_naming_the_node(head, tiny, tmp_path):
+    address, *_ = head
+    elsewhere = "/proc/self/cwd/results"  # for each process another folder
+    path = write(tmp_path, tiny)
+    with start("run", path, elsewhere, address, cwd=tmp_path) as run, ended(run):
+        said, _ = run.communicate(timeout=900)
+    assert run.returncode == 2, said
+    assert f"--storage {elsewhere}/tiny: not shared with node {socket.gethostname()}" in said
+    assert not (tmp_path / "results" / "tiny" / "trials").exists()
+
+
+@several_nodes
 def test_a_lost_node_s_work_moves_and_a_new_node_takes_some_and_the_cube_is_the_same(
     head, tiny, tmp_path
 ):
