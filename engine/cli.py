@@ -36,11 +36,11 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 def main() -> None:
     """Run the command line; bad input exits 2 with one message and nothing started."""
-    from engine.files import Busy
+    from engine.files import Busy, Damaged
 
     try:
         app()
-    except (SpecError, Busy) as error:
+    except (SpecError, Busy, Damaged) as error:
         print(f"diffphase: {error}", file=sys.stderr)
         sys.exit(2)
 

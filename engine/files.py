@@ -27,6 +27,10 @@ class Busy(RuntimeError):
     """Another live driver holds the folder."""
 
 
+class Damaged(ValueError):
+    """A stored file is torn, or not what this engine writes; it is named."""
+
+
 class Files:
     """The files below one folder, addressed by relative paths with forward slashes."""
 
@@ -66,9 +70,21 @@ class Files:
             yield from pool.map(self.read, names)
 
     def read_json(self, name: str) -> dict | None:
-        """The JSON object in a file, or None where there is none."""
+        """The JSON object in a file, or None where there is none.
+
+        Raises:
+            Damaged: it is torn or no JSON object.
+        """
         data = self.read(name)
-        return None if data is None else json.loads(data)
+        if data is None:
+            return None
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise Damaged(f"{self.path(name)}: not readable as JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise Damaged(f"{self.path(name)}: wanted a JSON object, got {type(value).__name__}")
+        return value
 
     def exists(self, name: str) -> bool:
         """Whether the file (or folder) is there."""

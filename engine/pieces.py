@@ -13,6 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+# What Arrow and json raise for a damaged file.
+UNREADABLE = (
+    pa.ArrowException, ValueError, OSError, LookupError, TypeError, AttributeError,
+    NotImplementedError, RecursionError, OverflowError, MemoryError,
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -74,10 +80,20 @@ def decode(data: bytes) -> Piece:
     """The piece in an Arrow IPC file.
 
     Raises:
-        pyarrow.ArrowInvalid: truncated or not such a file.
+        ValueError: truncated or not such a file.
     """
+    try:
+        return _decode(data)
+    except UNREADABLE as error:
+        raise ValueError(f"not a whole piece: {error}") from error
+
+
+def _decode(data: bytes) -> Piece:
     with pa.ipc.open_file(pa.BufferReader(data)) as reader:
         batch = reader.get_batch(0)
+    batch.validate(full=True)  # what the file says of its own layout is not trusted
+    if batch.num_columns and batch.num_rows != 1:
+        raise ValueError(f"{batch.num_rows} rows")
     variables = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
         if isinstance(field.type, pa.FixedShapeTensorType):
@@ -85,10 +101,14 @@ def decode(data: bytes) -> Piece:
             dims = tuple(field.type.dim_names)
         else:
             values, dims = column.to_numpy(zero_copy_only=False)[0], ()
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiub" or values.ndim != len(dims):
+            raise ValueError(f"variable {field.name!r} is no labelled array of numbers")
         attrs = json.loads(field.metadata[b"attrs"])
-        variables[field.name] = Variable(dims, np.asarray(values), attrs)
+        variables[field.name] = Variable(dims, values, dict(attrs))
     metadata = batch.schema.metadata
-    return Piece(variables, json.loads(metadata[b"labels"]), metadata[b"fingerprint"].decode())
+    labels = {dim: list(labels) for dim, labels in json.loads(metadata[b"labels"]).items()}
+    return Piece(variables, labels, metadata[b"fingerprint"].decode())
 
 
 def fingerprint_of(data: bytes) -> str | None:
@@ -96,7 +116,7 @@ def fingerprint_of(data: bytes) -> str | None:
     try:
         with pa.ipc.open_file(pa.BufferReader(data)) as reader:
             return (reader.schema.metadata or {}).get(b"fingerprint", b"").decode() or None
-    except (pa.ArrowInvalid, OSError):
+    except UNREADABLE:
         return None
 
 
@@ -153,7 +173,7 @@ class Layouts:
                 return layout
         try:
             layout = Layout(data)
-        except (pa.ArrowInvalid, OSError, KeyError, IndexError):
+        except UNREADABLE:
             return None
         self.known[len(data)].appendleft(layout)
         return layout

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from engine.files import Files
+from engine.files import Damaged, Files
 from engine.grid import Cell, Point, Subset, Trial, moment
 from engine.pieces import Layout, Layouts, Piece, decode, encode
 from engine.scan import Stored, scan
@@ -38,6 +38,13 @@ def place() -> dict[str, Any]:
         "pid": os.getpid(),
         "raylet": int(os.environ.get("RAY_RAYLET_PID", 0)),
     }
+
+
+# What safetensors and json raise for a damaged file.
+UNREADABLE = (
+    struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError,
+    OverflowError, safetensors.SafetensorError,
+)  # fmt: skip
 
 
 class Store:
@@ -99,7 +106,7 @@ class Store:
         """Tensors and header of a safetensors file, or None where there is none.
 
         Raises:
-            ValueError: the file is torn or foreign.
+            Damaged: the file is torn or foreign.
         """
         data = self.files.read(path)
         if data is None:
@@ -107,9 +114,11 @@ class Store:
         try:
             (size,) = struct.unpack_from("<Q", data)
             header = json.loads(data[8 : 8 + size])
-            return safetensors.numpy.load(data), json.loads(header["__metadata__"]["header"])
-        except (struct.error, ValueError, KeyError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{self.folder}/{path} is not a whole safetensors file") from error
+            own = json.loads(header["__metadata__"]["header"])
+            return safetensors.numpy.load(data), {k: str(v) for k, v in own.items()}
+        except UNREADABLE as error:
+            whole = "is not a whole safetensors file"
+            raise Damaged(f"{self.folder}/{path} {whole}: {error}") from error
 
     def write_tensors(
         self, path: str, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
@@ -137,9 +146,16 @@ class Store:
             yield None if layout is None else (layout, layout.numbers(data))
 
     def read_piece(self, at: Cell | Subset, analysis: str) -> Piece | None:
-        """A stored piece, or None."""
+        """A stored piece, or None.
+
+        Raises:
+            Damaged: the file is torn or foreign.
+        """
         data = self.files.read(piece_path(at, analysis))
-        return None if data is None else decode(data)
+        try:
+            return None if data is None else decode(data)
+        except ValueError as error:
+            raise Damaged(f"{self.folder}/{piece_path(at, analysis)}: {error}") from error
 
     def write_piece(self, at: Cell | Subset, analysis: str, piece: Piece) -> None:
         """Store a piece; a late writer replaces it by an equal one."""
