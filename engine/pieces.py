@@ -92,7 +92,7 @@ def _decode(data: bytes) -> Piece:
     with pa.ipc.open_file(pa.BufferReader(data)) as reader:
         batch = reader.get_batch(0)
     batch.validate(full=True)  # what the file says of its own layout is not trusted
-    if batch.num_rows != 1:
+    if batch.num_columns and batch.num_rows != 1:
         raise ValueError(f"{batch.num_rows} rows")
     variables = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
