@@ -40,6 +40,9 @@ benchmark: venv
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/efficiency.py
 	$(BIN)/python benchmarks/snapshot.py
+	$(BIN)/python benchmarks/gather.py
+	$(BIN)/python benchmarks/trials.py
+	$(BIN)/python benchmarks/plans.py
 
 clean:
 	rm -rf $(VENV) results

@@ -16,7 +16,6 @@ replicate, and over replicates with seeds and draws as separate sources of varia
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from analyses.trials import AXES, across, group_dims, heldout, labelled, per_trial
 from analyses.variance import crossed_mean
@@ -70,6 +69,8 @@ def line_spearman(
     >>> line_spearman(np.array([[1.0, 2.0, 4.0], [3.0, 2.0, 1.0]]), np.arange(3.0)).tolist()
     [1.0, -1.0]
     """
+    from scipy.stats import rankdata  # most of the seconds that importing `phase` would take
+
     x = np.where(np.isnan(y), np.nan, x)
     ranks = [rankdata(a, axis=-1, nan_policy="omit") for a in (x, y)]
     return _correlation(*ranks)

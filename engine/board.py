@@ -54,7 +54,10 @@ class Board:
 
         TensorBoard draws points in the order they were written; analyses end in any order.
         """
-        left, ready = self.left[cell.trial], self.ready[cell.trial]
+        left = self.left[cell.trial]
+        if not left:
+            return  # its run is complete
+        ready = self.ready[cell.trial]
         ready.add(cell.kimg)
         while left and left[0] in ready:
             self._write(Cell(cell.trial, left.pop(0)), last=not left)
@@ -88,6 +91,7 @@ class Board:
             for summary in hparams(dict(cell.trial.coordinates), dict(scalars)):
                 writer.file_writer.add_summary(summary)
             self.writers.pop(cell.trial).close()
+            del self.ready[cell.trial]
 
     def step(self, kimg: float) -> int:
         """TensorBoard's step: kimg where all are whole numbers, else images."""

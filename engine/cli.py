@@ -80,13 +80,23 @@ def list_(
 
 @app.command()
 def plan(
-    sweep: SweepArgument, storage: Storage = STORAGE, set_: Set = None, as_json: Json = False
+    sweep: SweepArgument,
+    storage: Storage = STORAGE,
+    set_: Set = None,
+    as_json: Json = False,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Of the cluster planned for; default: this machine.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of the cluster planned for.")] = 0,
 ) -> None:
     """Trials, cells and cost of what is missing; starts nothing."""
+    from engine.cluster import cores as cores_here
     from engine.listing import planned
+    from engine.makespan import Machine
     from engine.run import prepare
 
-    numbers, text = planned(prepare(*find(sweep, set_), storage, count_flops=False))
+    machine = Machine(cores or cores_here(), gpus)
+    numbers, text = planned(prepare(*find(sweep, set_), storage, count_flops=False), machine)
     print(json.dumps(numbers, indent=1) if as_json else text)
 
 
@@ -104,6 +114,9 @@ def run(
     max_failures: Annotated[
         int | None, typer.Option(min=1, help="Start nothing new after this many failures.")
     ] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(min=0, help="Refuse to start what is estimated to take longer.")
+    ] = None,
 ) -> None:
     """Compute everything that is missing, then gather the cube and draw the figures."""
     from engine.publish import finished
@@ -116,6 +129,7 @@ def run(
         address=address,
         retry_failed=retry_failed,
         max_failures=max_failures,
+        max_hours=max_hours,
         command="diffphase " + shlex.join(sys.argv[1:]),
     )
     if status != 130:
@@ -123,10 +137,33 @@ def run(
     raise typer.Exit(status)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    sweep: SweepArgument,
+    address: Annotated[str, typer.Option(help="Of the cluster's dashboard, http://HOST:8265.")],
+    storage: Annotated[
+        str, typer.Option(help="URI or absolute path that every node of the cluster sees.")
+    ],
+    set_: Set = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the log; exit with the run's status.")
+    ] = False,
+) -> None:
+    """The same run as a job on a Ray cluster; further options are those of `run`."""
+    from engine.submit import submit as submit_
+
+    run_ = typer.main.get_command(app).commands["run"]
+    run_.make_context("diffphase submit", [sweep, *context.args])  # refuses what run would
+    found, _ = find(sweep, set_)
+    options = context.args
+    raise typer.Exit(submit_(found, storage=storage, address=address, options=options, wait=wait))
+
+
 @app.command()
 def status(path: PathArgument, as_json: Json = False) -> None:
     """Counts by status, failures and time left, from the store alone."""
-    from engine.publish import stored
+    from engine.opened import stored
     from engine.status import state_of
 
     numbers, text = state_of(*stored(path))

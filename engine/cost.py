@@ -1,12 +1,15 @@
-"""What a sweep will cost: core-seconds, wall time, disk. Fitted on finished cells, else probed.
+"""What a sweep will cost: core-seconds, wall time, disk, memory.
 
-Where trials of the same network size have been trained, their own seconds count. Else a few steps
-and evaluations are timed here and scaled by images and by denoiser evaluations.
+Seconds per kimg and per cell come, for each size of network, from the finished trials of that
+size; else, where at least two sizes have finished, from a line through them (log seconds on log
+parameters); else from steps and evaluations timed here, scaled by images and by evaluations, and
+by what such a probe misses at a finished size if there is one. All are processor seconds, so that
+others on the machine do not count. `engine.makespan` turns them into hours.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -17,16 +20,21 @@ import torch
 from analyses.evaluations import Size
 from analyses.registry import rows_of
 from engine.cluster import cores
-from engine.grid import Cell, Trial, moment
+from engine.grid import Cell, Trial
 from engine.job import Job, use_threads
+from engine.makespan import STARTUP_SECONDS, Machine, makespan, slots_on
 from engine.resolve import size_key
 from engine.spec import SpecError
 from engine.store import receipt_name
-from engine.work import DONE, SKIPPED, Survey
+from engine.work import DONE, NOTED, SKIPPED, Survey
 from trainables.denoiser import loss
 
 UNCERTAINTY = 1.5
-"""Factor within which a prediction is expected."""
+"""Factor within which a prediction from a probe is expected."""
+CERTAINTY = 1.1
+"""The same at best, however equal finished trials were."""
+MOST = 50
+"""Finished trials of a size that are looked at."""
 PROBE_SECONDS = 0.1
 """Time spent timing a step, and an evaluation, of each network size."""
 PROBE_WORK = 2e10
@@ -39,8 +47,6 @@ ROW_EXPONENT = 1.7
 """Growth of the same with d, between 64 and 784: float64 fits."""
 ANALYSIS_SECONDS = 0.02
 """An analysis beside what is proportional to its evaluations."""
-STARTUP_SECONDS = 12.0
-"""Ray, the workers' imports, gathering and drawing."""
 
 
 @dataclass
@@ -56,23 +62,29 @@ class Cost:
         """All analyses of a cell."""
         return sum(self.analyses.values())
 
-    def times(self, factor: float) -> "Cost":
-        """That of a network `factor` times as large."""
-        each = {name: factor * seconds for name, seconds in self.analyses.items()}
-        return Cost(factor * self.kimg_seconds, each)
+    def times(self, training: float, analyses: float) -> "Cost":
+        """The same, its parts multiplied."""
+        each = {name: seconds * analyses for name, seconds in self.analyses.items()}
+        return Cost(self.kimg_seconds * training, each)
 
 
 @dataclass
 class Estimate:
-    """What is left to do, in core-seconds, and how long it will take on this machine."""
+    """What is left to do, in core-seconds, and how long it takes on a machine."""
 
+    machine: Machine
     train_seconds: float = 0.0
     analysis_seconds: float = 0.0
-    longest: float = 0.0
-    cores: int = 1
     disk_bytes: float = 0.0
     memory_bytes: float = 0.0
-    measured: bool = False
+    source: str = ""
+    """What the seconds come from."""
+    factor: float = UNCERTAINTY
+    """The range: from the estimate by this factor to the estimate times it."""
+    slots: int = 1
+    """Trials at a time."""
+    busy: int = 1
+    """Cores that a trial keeps busy."""
     per_trial: dict[Trial, float] = field(default_factory=dict)
     """Training seconds of each trial that lacks some."""
     per_cell: dict[Trial, float] = field(default_factory=dict)
@@ -87,10 +99,23 @@ class Estimate:
 
     @property
     def wall_seconds(self) -> float:
-        """Makespan on this machine: bound by the work and by the longest trial."""
+        """From the start of the command to its end."""
         if not self.core_seconds:
             return 0.0
-        return max(self.core_seconds / self.cores, self.longest) + STARTUP_SECONDS
+        tail = max(self.per_cell.values(), default=0.0)
+        cores, trials = self.machine.cores, self.per_trial.values()
+        work = makespan(trials, self.analysis_seconds, tail, self.slots, cores, self.busy)
+        return work + STARTUP_SECONDS
+
+    @property
+    def wall_range(self) -> tuple[float, float]:
+        """Within which the wall time is expected."""
+        return self.wall_seconds / self.factor, self.wall_seconds * self.factor
+
+    @property
+    def processes(self) -> int:
+        """Processes that hold data and a network at a time: trials, and analyses beside them."""
+        return self.slots + (self.machine.cores if self.analysis_seconds else 0)
 
     def as_json(self) -> dict[str, Any]:
         """Numbers for `plan --json`."""
@@ -99,29 +124,31 @@ class Estimate:
             "analysis_core_seconds": self.analysis_seconds,
             "core_seconds": self.core_seconds,
             "wall_seconds": self.wall_seconds,
-            "wall_seconds_range": [
-                self.wall_seconds / UNCERTAINTY,
-                self.wall_seconds * UNCERTAINTY,
-            ],
-            "cores": self.cores,
+            "wall_seconds_range": list(self.wall_range),
+            "cores": self.machine.cores,
+            "gpus": self.machine.gpus,
+            "slots": self.slots,
             "disk_bytes": self.disk_bytes,
             "memory_bytes": self.memory_bytes,
+            "processes": self.processes,
             "analyses_per_snapshot": {
                 name: {"evaluations": rows, "seconds": seconds}
                 for name, (rows, seconds) in self.analyses.items()
             },
-            "from_finished_cells": self.measured,
+            "source": self.source,
         }
 
 
-def estimate(job: Job, survey: Survey) -> Estimate:
-    """The cost of what the survey still lacks."""
-    result = Estimate(cores=cores())
-    costs = _stored(job, survey)
-    result.measured = bool(costs)
-    training = dict(survey.to_train())
+def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estimate:
+    """The cost of what the survey still lacks, on a machine (default: this one)."""
+    machine = machine or Machine(cores())
+    resources = job.sweep.resources
+    result = Estimate(machine, slots=slots_on(machine, resources))
+    result.busy = job.sweep.numerics.threads * resources.workers
     lacking = ~survey.measured() & (survey.pieces[:, :, :1] != SKIPPED)
-    _fill(job, [t for i, t in enumerate(survey.trials) if lacking[i].any()], costs)
+    wanted = [trial for trial, lacks in zip(survey.trials, lacking, strict=True) if lacks.any()]
+    costs, result.source, result.factor = _costs(job, survey, wanted)
+    training = dict(survey.to_train())
     for i, trial in enumerate(survey.trials):
         if not lacking[i].any():
             continue
@@ -131,11 +158,12 @@ def estimate(job: Job, survey: Survey) -> Estimate:
         stored = [k for k in job.sweep.kimg if k not in missing and missing and k < missing[0]]
         kimg = (missing[-1] - (stored[-1] if stored else 0)) if missing else 0
         each = np.array([cost.analyses.get(name, 0.0) for name in job.sweep.analyses])
-        train, analysis = kimg * cost.kimg_seconds, float(lacking[i].sum(0) @ each)
-        result.train_seconds += train
-        result.analysis_seconds += analysis
-        result.per_trial[trial], result.per_cell[trial] = train, cost.cell_seconds
-        result.longest = max(result.longest, train + analysis / len(job.sweep.kimg))
+        result.per_trial[trial], result.per_cell[trial] = (
+            kimg * cost.kimg_seconds,
+            cost.cell_seconds,
+        )
+        result.train_seconds += result.per_trial[trial]
+        result.analysis_seconds += float(lacking[i].sum(0) @ each)
         result.disk_bytes += _disk(job, key, len(missing))
     result.memory_bytes = _memory(job)
     if costs:
@@ -145,52 +173,116 @@ def estimate(job: Job, survey: Survey) -> Estimate:
     return result
 
 
-def _stored(job: Job, survey: Survey) -> dict[str, Cost]:
-    """Costs of network sizes whose trials have been trained and analysed here."""
-    train: dict[str, list[float]] = {}
-    cell: dict[str, list[dict[str, float]]] = {}
-    groups = dict.fromkeys(facts.group for facts in job.facts.analyses.values())
-    for i, trial in enumerate(survey.trials):
-        finished = np.flatnonzero(survey.measured()[i].all(1) & (survey.pieces[i, :, 0] == DONE))
-        if not len(finished):
-            continue
-        kimg = job.sweep.kimg[finished[-1]]
-        record = job.store.trial_record(trial).get("snapshots", {}).get(moment(kimg))
-        receipts = job.store.read_receipts(
-            Cell(trial, kimg), [receipt_name(Cell(trial, kimg), group) for group in groups]
-        )
-        if record and receipts:
-            key = size_key(trial)
-            train.setdefault(key, []).append(record["train_seconds"] / kimg)
-            cell.setdefault(key, []).append({n: r["seconds"] for n, r in receipts.items()})
-    return {
-        key: Cost(
-            median(train[key]),
-            {n: median(c.get(n, 0.0) for c in cell[key]) for n in job.sweep.analyses},
-        )
-        for key in train
-    }
+def _costs(
+    job: Job, survey: Survey, wanted: Sequence[Trial]
+) -> tuple[dict[str, Cost], str, float]:
+    """Cost of each network size that is wanted, its source, and the factor of its range."""
+    examples = {size_key(trial): trial for trial in wanted}
+    finished = _stored(job, survey)
+    known = {key: _middle(costs) for key, costs in finished.items()}
+    new = [key for key in examples if key not in known]
+    if not new:
+        return known, "finished cells", spread(finished.values())
+    if len(known) > 1:
+        sizes = {key: job.facts.sizes[key][0] for key in [*known, *new]}
+        return known | extrapolated(known, sizes), "finished cells of other sizes", UNCERTAINTY
+    probed = _probed(job, {key: examples[key] for key in new})
+    if not known:
+        return probed, "steps timed here", UNCERTAINTY
+    (key,) = known
+    trial = next(trial for trial in survey.trials if size_key(trial) == key)
+    missed = _ratio(known[key], _probe(job, trial))
+    scaled = {new: cost.times(*missed) for new, cost in probed.items()}
+    return known | scaled, "steps timed here, corrected by finished cells", UNCERTAINTY
 
 
-def _fill(job: Job, trials: Iterable[Trial], costs: dict[str, Cost]) -> None:
-    """Add the costs of the network sizes that are not known yet, the smallest first.
+def _probed(job: Job, examples: Mapping[str, Trial]) -> dict[str, Cost]:
+    """Costs of network sizes none of which is known, the smallest first.
 
-    Up to PROBE_WORK a network is timed; beyond, the cost of the largest known one is scaled by
+    Up to PROBE_WORK a network is timed; beyond, the cost of the next smaller one is scaled by
     parameters, to which the operations of one architecture are nearly proportional.
     """
-    sizes = job.facts.sizes
-    distinct = {size_key(trial): trial for trial in trials}
-    for key in sorted(distinct.keys() - costs.keys(), key=lambda key: sizes[key][0]):
-        smaller = [k for k in costs if sizes[k][0] <= sizes[key][0]]
-        if smaller and sizes[key][0] * _pixels(job) > PROBE_WORK:
-            base = max(smaller, key=lambda k: sizes[k][0])
-            costs[key] = costs[base].times(sizes[key][0] / sizes[base][0])
+    probed: dict[str, Cost] = {}
+    smaller = None
+    for key in sorted(examples, key=lambda key: job.facts.sizes[key][0]):
+        parameters = job.facts.sizes[key][0]
+        if smaller is not None and parameters * _pixels(job) > PROBE_WORK:
+            factor = parameters / job.facts.sizes[smaller][0]
+            probed[key] = probed[smaller].times(factor, factor)
         else:
-            costs[key] = _probe(job, distinct[key])
+            probed[key] = _probe(job, examples[key])
+        smaller = key
+    return probed
 
 
 def _pixels(job: Job) -> int:
     return job.facts.data.shape[1] * job.facts.data.shape[2]
+
+
+def _ratio(found: Cost, probed: Cost) -> tuple[float, float]:
+    """By how much training and analyses of a finished size cost more than the probe says."""
+    pairs = (found.kimg_seconds, probed.kimg_seconds), (found.cell_seconds, probed.cell_seconds)
+    return tuple(a / b if a > 0 and b > 0 else 1.0 for a, b in pairs)
+
+
+def extrapolated(known: Mapping[str, Cost], sizes: Mapping[str, float]) -> dict[str, Cost]:
+    """Costs of the sizes that are not known, from a line in log seconds over log parameters.
+
+    Seconds grow with parameters at most in proportion, and never fall: a slope outside [0, 1] is
+    the noise of sizes that lie close together.
+    """
+    x = np.log([sizes[key] for key in known])
+
+    def at(size: float, seconds: Sequence[float]) -> float:
+        y = np.log(np.maximum(seconds, 1e-9))
+        slope = float(np.polyfit(x, y, 1)[0]) if np.ptp(x) > 0 else 0.0
+        return float(np.exp(y.mean() + np.clip(slope, 0, 1) * (np.log(size) - x.mean())))
+
+    names = next(iter(known.values())).analyses
+    return {
+        key: Cost(
+            at(size, [cost.kimg_seconds for cost in known.values()]),
+            {n: at(size, [cost.analyses[n] for cost in known.values()]) for n in names},
+        )
+        for key, size in sizes.items()
+        if key not in known
+    }
+
+
+def spread(finished: Iterable[Sequence[Cost]]) -> float:
+    """Factor that holds 19 of 20 trials of one size: from the scatter of their log seconds."""
+    logs = [np.log([c.kimg_seconds for c in costs if c.kimg_seconds > 0]) for costs in finished]
+    residuals = np.concatenate([x - x.mean() for x in logs if len(x) > 1] or [np.empty(0)])
+    freedom = sum(max(0, len(x) - 1) for x in logs)
+    if not freedom:
+        return UNCERTAINTY
+    return float(np.clip(np.exp(2 * np.sqrt((residuals**2).sum() / freedom)), CERTAINTY, 3.0))
+
+
+def _stored(job: Job, survey: Survey) -> dict[str, list[Cost]]:
+    """Costs of each trained and analysed trial, by network size, at its last finished kimg."""
+    found: dict[str, list[Cost]] = {}
+    groups = dict.fromkeys(facts.group for facts in job.facts.analyses.values())
+    complete = survey.measured().all(2) & (survey.pieces[:, :, 0] == DONE)
+    for i in np.flatnonzero(complete.any(1)):
+        trial, j = survey.trials[i], np.flatnonzero(complete[i])[-1]
+        seen = found.setdefault(size_key(trial), [])
+        seconds = survey.noted[i, NOTED.index("train_seconds"), j]
+        if len(seen) >= MOST or not np.isfinite(seconds):
+            continue
+        cell = Cell(trial, job.sweep.kimg[j])
+        receipts = job.store.read_receipts(cell, [receipt_name(cell, group) for group in groups])
+        if receipts:
+            each = {n: receipts.get(n, {"seconds": 0.0})["seconds"] for n in job.sweep.analyses}
+            seen.append(Cost(seconds / cell.kimg, each))
+    return {key: costs for key, costs in found.items() if costs}
+
+
+def _middle(costs: Sequence[Cost]) -> Cost:
+    """Medians over trials."""
+    names = costs[0].analyses
+    each = {n: median(cost.analyses[n] for cost in costs) for n in names}
+    return Cost(median(cost.kimg_seconds for cost in costs), each)
 
 
 def _probe(job: Job, trial: Trial) -> Cost:
@@ -226,13 +318,13 @@ def _probe(job: Job, trial: Trial) -> Cost:
 
 
 def _seconds(call: Callable[[int], None], batch: int, at_least: float = PROBE_SECONDS) -> float:
-    """Seconds per image of calls with `batch` images, the first call left out."""
+    """Processor seconds per image of calls with `batch` images, the first call left out."""
     call(batch)
-    calls, start = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - start < at_least:
+    calls, start = 0, time.process_time()
+    while calls == 0 or time.process_time() - start < at_least:
         call(batch)
         calls += 1
-    return (time.perf_counter() - start) / calls / batch
+    return (time.process_time() - start) / calls / batch
 
 
 def evaluations(job: Job) -> dict[str, int]:
@@ -268,6 +360,59 @@ def check_memory(job: Job, origin: str) -> None:
             f"{origin}: one process would need about {needed / 1e9:.0f} GB of memory, this"
             f" machine has {total / 1e9:.0f} GB; lower data.resolution, data.n_heldout, axes.width"
             " or the analyses' draws"
+        )
+
+
+def warnings(job: Job, cost: Estimate) -> list[str]:
+    """What of the estimate this machine cannot give: memory for all processes, disk."""
+    said, total = [], os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if cost.processes * cost.memory_bytes > total:
+        said.append(
+            f"{cost.processes} processes of about {cost.memory_bytes / 1e9:.1f} GB each may not"
+            f" fit {total / 1e9:.0f} GB of memory: lower resources.concurrency"
+        )
+    wanted = job.sweep.resources.gpus_per_trial
+    if wanted > cost.machine.gpus:
+        said.append(
+            f"a trial wants {wanted:g} GPUs, planned are {cost.machine.gpus:g} (see --gpus): times"
+            " are those of a CPU"
+        )
+    free = job.store.files.free()
+    if free is not None and cost.disk_bytes > free:
+        said.append(
+            f"about {cost.disk_bytes / 1e9:.1f} GB will be written to {job.store.folder}, where"
+            f" {free / 1e9:.1f} GB are free"
+        )
+    return said
+
+
+def check_disk(job: Job, cost: Estimate, origin: str) -> None:
+    """Refuse what would surely fill the disk: twice as much as is free.
+
+    Raises:
+        SpecError: with the estimate and what is free.
+    """
+    free = job.store.files.free()
+    if free is not None and cost.disk_bytes > 2 * free:
+        raise SpecError(
+            f"{origin}: about {cost.disk_bytes / 1e9:.1f} GB would be written to"
+            f" {job.store.folder}, where {free / 1e9:.1f} GB are free; free some, or choose"
+            " another --storage"
+        )
+
+
+def check_hours(cost: Estimate, hours: float, origin: str) -> None:
+    """Refuse a run that is estimated to take longer than it may.
+
+    Raises:
+        SpecError: with both times and how to come down.
+    """
+    found, low, high = (s / 3600 for s in (cost.wall_seconds, *cost.wall_range))
+    if found > hours:
+        raise SpecError(
+            f"{origin}: the run would take about {found:.2g} hours ({low:.2g} to {high:.2g}) on"
+            f" {cost.machine.cores} cores, --max-hours allows {hours:g}; drop values from"
+            " the axes, shorten kimg, drop analyses, or use more cores (--address)"
         )
 
 

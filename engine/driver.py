@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.board import Board
-from engine.cluster import capacity
-from engine.cost import estimate
+from engine.cluster import Room, analysis_ask
+from engine.cost import check_disk, estimate
 from engine.fanout import Fanout, reason_of, share
 from engine.grid import Cell, Subset, Trial
 from engine.job import Job
@@ -40,17 +40,17 @@ class Driver:
     def work(self, resurvey: Callable[[], Survey]) -> None:
         """Everything that is missing; failures are counted, kept in the store, and shown."""
         self.cost = estimate(self.job, self.todo)
+        check_disk(self.job, self.cost, self.job.sweep.name)
         refs = share(self.job, self.data)
         training = self.todo.to_train()
         with self._display(training) as self.display:
             fanout = Fanout(
                 *refs,
                 {name: facts.group for name, facts in self.job.facts.analyses.items()},
-                limit=capacity(1, 0),
+                room=Room(analysis_ask(self.job.sweep.resources)),
                 on_receipt=self.on_receipt,
                 deadline=lambda at, names: deadline(self._predicted(at, names)),
                 stop=self.stop,
-                gpus=self.job.sweep.resources.gpus_per_analysis,
             )
             try:
                 self._submit_stored(fanout)
@@ -137,7 +137,8 @@ class Driver:
             for name, error in receipt["errors"].items():
                 place = at if isinstance(at, Cell) else at.address
                 self._failed(f"{name} at {place}: {error}", self._traceback(receipt, name))
-            if isinstance(at, Cell):
+            # A comparison of two cells comes after the cell was whole: nothing waits for it.
+            if isinstance(at, Cell) and not set(names).isdisjoint(self.job.facts.alone):
                 left = self.waiting[at]
                 left -= set(names) - set(receipt["errors"])
                 if not left:

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 
+from engine.cluster import Room
 from engine.grid import Cell, Subset
 from engine.job import ELSEWHERE, TO_LOWER, Job
 
@@ -49,6 +50,8 @@ class Task:
     """When it may be tried (again)."""
     due: float = float("inf")
     """When it counts as stuck; never while it only waits for a worker."""
+    node: str = ""
+    """Where it has a place now; "" leaves that to Ray."""
 
 
 def pause(attempts: int) -> float:
@@ -74,12 +77,11 @@ class Fanout:
     Args:
         job, data: references to the run's job and data in the object store.
         groups: group of each analysis; one task measures one group's analyses at one place.
-        limit: tasks in flight.
+        room: where tasks find a place; what has none waits in the queue.
         on_receipt: called with every finished task's receipt, in this object's thread; that of a
             lost task has the errors of its attempts as `lost`: it could store nothing itself.
         deadline: seconds that the named analyses may take at a place.
         stop: whether nothing new should start.
-        gpus: share of a GPU that a task reserves.
     """
 
     def __init__(
@@ -88,14 +90,13 @@ class Fanout:
         data: Any,
         groups: Mapping[str, str],
         *,
-        limit: int,
+        room: Room,
         on_receipt: Callable[[dict[str, Any]], None],
         deadline: Callable[[Cell | Subset, Sequence[str]], float],
         stop: Callable[[], bool] = lambda: False,
-        gpus: float = 0,
     ) -> None:
         self.job, self.data, self.groups = job, data, groups
-        self.limit, self.on_receipt, self.deadline = limit, on_receipt, deadline
+        self.room, self.on_receipt, self.deadline = room, on_receipt, deadline
         self.stop = stop
         self.queue: deque[Task] = deque()
         self.later: list[Task] = []
@@ -104,14 +105,16 @@ class Fanout:
         """Held while a task is on its way from one list to another, so that none is overlooked."""
         self.error: BaseException | None = None
         self.closed = self.abandoned = False
-        self.remote = ray.remote(_analyse).options(
-            num_cpus=0,
-            num_gpus=gpus,
-            memory=TASK_MEMORY,
-            num_returns="streaming",
-            max_retries=0,  # Ray's own come at once
-            scheduling_strategy="DEFAULT",
-        )
+        asked = room.ask.bundle
+        self.remote = ray.remote(_analyse)
+        self.options = {
+            "num_cpus": 0,
+            "num_gpus": asked.get("GPU", 0),
+            "resources": {n: amount for n, amount in asked.items() if n not in ("CPU", "GPU")},
+            "memory": TASK_MEMORY,
+            "num_returns": "streaming",
+            "max_retries": 0,  # Ray's own come at once
+        }
         self.thread = threading.Thread(target=self._work, name="fanout", daemon=True)
         self.thread.start()
 
@@ -161,11 +164,13 @@ class Fanout:
                 self.later.clear()
             self.queue.extend(task for task in self.later if task.ready <= now)
             self.later = [task for task in self.later if task.ready > now]
-            while self.queue and len(self.flying) < self.limit:
+            while self.queue and (node := self.room.take()) is not None:
                 task = self.queue.popleft()
-                task.due = float("inf")
+                task.due, task.node = float("inf"), node
                 last = len(task.errors) == RETRIES
-                self.flying[self.remote.remote(self.job, self.data, task, last)] = task
+                near = self.room.near(node)
+                remote = self.remote.options(**self.options, scheduling_strategy=near)
+                self.flying[remote.remote(self.job, self.data, task, last)] = task
         if not self.flying:
             time.sleep(POLL)
             return
@@ -190,7 +195,7 @@ class Fanout:
             task.due = time.monotonic() + allowed * 2**stuck  # the prediction may be to blame
         else:
             self.on_receipt({**receipt, "names": task.names})
-            del self.flying[result]
+            self._land(result)
 
     def _failed(self, result: ray.ObjectRefGenerator, error: BaseException) -> None:
         """Try a task again where that may help; else it has failed, with the reason."""
@@ -207,7 +212,12 @@ class Fanout:
             errors = dict.fromkeys(task.names, task.errors[-1])
             receipt = {"at": task.at, "group": task.group, "seconds": 0.0, "errors": errors}
             self.on_receipt({**receipt, "names": task.names, "lost": task.errors})
-        del self.flying[result]  # last: whoever waits for an empty backlog has then seen it all
+        self._land(result)
+
+    def _land(self, result: ray.ObjectRefGenerator) -> None:
+        """The end of a flight, last of all: an empty backlog means that everything was seen."""
+        self.room.leave(self.flying[result].node)
+        del self.flying[result]
 
 
 def reason_of(said: str) -> str:

@@ -9,14 +9,18 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pyarrow import fs
 
 TEMPORARY = ".tmp-"
+READERS = 32
+"""Files that are read from an object store at a time."""
 
 
 class Busy(RuntimeError):
@@ -53,6 +57,14 @@ class Files:
         except FileNotFoundError:
             return None
 
+    def read_many(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """The content of each file, in order; from an object store, several at a time."""
+        if self.is_local:
+            yield from map(self.read, names)
+            return
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from pool.map(self.read, names)
+
     def read_json(self, name: str) -> dict | None:
         """The JSON object in a file, or None where there is none."""
         data = self.read(name)
@@ -69,6 +81,15 @@ class Files:
             if self.exists(name)
             else None
         )
+
+    def free(self) -> int | None:
+        """Bytes that are free where the folder lies (or will lie); None on an object store."""
+        if not self.is_local:
+            return None
+        place = Path(self.base)
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
 
     def listing(self, name: str) -> list[str]:
         """Relative paths of all complete files below a folder."""

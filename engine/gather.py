@@ -5,17 +5,19 @@ missing is NaN, and `status` says why.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from engine.grid import Cell, cube_dim, moment
-from engine.pieces import Piece, Variable, coordinate
+from engine.grid import Cell, cube_dim
+from engine.pieces import Layout, Piece, coordinate
 from engine.spec import Sweep, as_mapping, canonical
-from engine.store import Store
-from engine.work import DONE, MEANINGS, Survey
+from engine.store import Store, folder, piece_path
+from engine.work import DONE, MEANINGS, NOTED, Survey
 
 SCHEMA_VERSION = 1
 LONG_NAMES = {
@@ -50,6 +52,21 @@ DENSITY = {
     for option in ("noise", "p_mean", "p_std", "sigma", "sigma_min", "sigma_max")
 }
 """Options of the density of noise levels in training."""
+NOTES = {
+    "stream_loss": ("running mean of the optimiser's own loss per pixel", "1"),
+    "heldout_stream_loss": ("the same loss of the snapshot on held-out points", "1"),
+    "train_seconds": (
+        "processor time spent training up to this snapshot (wall time on a GPU)",
+        "s",
+    ),
+    "analysis_seconds": (
+        "processor time spent on all analyses of this cell (wall time on a GPU)",
+        "s",
+    ),
+}
+"""Long names and units of what training and receipts note."""
+AT_A_TIME = 5000
+"""Pieces whose numbers are held at a time."""
 RAW_DIMS = (
     "sample", "image", "pair", "mode", "pixel", "point", "input", "shown", "fit_mode",
     "wiener_mode", "subspace",
@@ -71,20 +88,48 @@ class Cube:
         """Position of a grid point along each of its axes."""
         return {cube_dim(a): self.axes[a].index(v) for a, v in coordinates}
 
+    def positions(self, trials: np.ndarray, kimg: np.ndarray) -> np.ndarray:
+        """Positions (n, grid dims) of cells by index of trial and kimg.
+
+        The trials are the product of the across axes in order.
+        """
+        sizes = list(self.sizes.values())
+        return np.stack([*np.unravel_index(trials, sizes[:-1]), kimg], axis=1)
+
+    def put_cells(
+        self, layout: Layout, numbers: np.ndarray, positions: np.ndarray, lacks: Collection[str]
+    ) -> None:
+        """Scatter pieces of one layout, their numbers as bytes (n, size), into the cube.
+
+        Args:
+            positions: (n, grid dims) of each.
+            lacks: grid dims that their variables have not.
+        """
+        self._agree(layout.piece.labels)
+        kept = {d: at for d, at in zip(self.sizes, positions.T, strict=True) if d not in lacks}
+        for name, first in layout.piece.variables.items():
+            values, attrs = _shown(layout.values(name, numbers), first.attrs)
+            own = dict(zip(first.dims, values.shape[1:], strict=True))
+            array = self._array(name, tuple(kept), own, values.dtype, attrs)
+            array[(*kept.values(), *(slice(n) for n in own.values()))] = values
+
+    def _agree(self, labels: Mapping[str, list]) -> None:
+        for dim, own in labels.items():
+            if self.labels.setdefault(dim, own) != own:
+                raise ValueError(f"pieces disagree on {dim}: {self.labels[dim]} and {own}")
+
     def put(self, piece: Piece, at: Mapping[str, int], dims: tuple[str, ...]) -> None:
         """Scatter a piece into the cube at `at`; `dims` are the grid dims its variables carry."""
-        for dim, labels in piece.labels.items():
-            if self.labels.setdefault(dim, labels) != labels:
-                raise ValueError(f"pieces disagree on {dim}: {self.labels[dim]} and {labels}")
+        self._agree(piece.labels)
         for name, variable in piece.variables.items():
-            variable = _shown(variable)
-            own = dict(zip(variable.dims, variable.values.shape, strict=True))
+            values, attrs = _shown(variable.values, variable.attrs)
+            own = dict(zip(variable.dims, values.shape, strict=True))
             raw_subset = "kimg" not in at and any(d in RAW_DIMS for d in own)
             grid = tuple(d for d in dims if d in at) if raw_subset else dims
-            array = self._array(name, grid, own, variable.values.dtype, dict(variable.attrs))
+            array = self._array(name, grid, own, values.dtype, attrs)
             array[
                 tuple(at.get(d, slice(None)) for d in grid) + tuple(slice(n) for n in own.values())
-            ] = variable.values
+            ] = values
 
     def _array(
         self, name: str, grid: tuple[str, ...], own: dict[str, int], kind: np.dtype, attrs: dict
@@ -104,6 +149,34 @@ class Cube:
         return array
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """An earlier cube, what it was made of, and the trials whose folders are as they were then."""
+
+    cube: xr.Dataset
+    labels: dict[str, list]
+    names: list[str]
+    """Its variables that come from pieces."""
+    unchanged: frozenset[str]
+    subsets: frozenset[tuple[str, str]]
+    """(folder, analysis) of the subsets' pieces in it."""
+
+    def lasts(self, survey: Survey) -> bool:
+        """Whether no piece that is in it has been lost: then new ones can be laid over it."""
+        had = self.cube["piece_status"].values.reshape(survey.pieces.shape) == DONE
+        return not (had & (survey.pieces != DONE)).any() and self.subsets <= of_subsets(survey)
+
+
+def of_subsets(survey: Survey) -> frozenset[tuple[str, str]]:
+    """(folder, analysis) of every stored piece of a subset."""
+    return frozenset(
+        (folder(subset), name)
+        for subset, states in survey.subsets.items()
+        for name, code in states.items()
+        if code == DONE
+    )
+
+
 def build(
     store: Store,
     sweep: Sweep,
@@ -111,32 +184,52 @@ def build(
     survey: Survey,
     versions: Mapping[str, str],
 ) -> xr.Dataset:
-    """The cube of a sweep.
+    """The cube of a sweep, from its pieces.
 
     Args:
         facts: `engine.resolve.Facts` as stored in sweep.json.
         survey: the sweep compared with the store.
         versions: names and versions of what computed it, for the attributes.
     """
+    return labelled(scattered(store, sweep, facts, survey), facts, survey, versions)
+
+
+def scattered(
+    store: Store,
+    sweep: Sweep,
+    facts: Mapping[str, Any],
+    survey: Survey,
+    before: Gathered | None = None,
+) -> Cube:
+    """Every stored piece at its place; what is unchanged since `before` is not read again."""
     cube = Cube(sweep)
-    grid = tuple(cube_dim(axis) for axis in cube.axes)
-    for i, trial in enumerate(survey.trials):
-        at = cube.index(trial.coordinates)
-        for j, kimg in enumerate(sweep.kimg):
-            for a, name in enumerate(sweep.analyses, start=1):
-                if survey.pieces[i, j, a] == DONE and (
-                    piece := store.read_piece(Cell(trial, kimg), name)
-                ):
-                    # A comparison of two cells has not the dim in which they differ.
-                    lacks = facts["analyses"][name].get("without", [])
-                    cube.put(piece, {**at, "kimg": j}, tuple(d for d in grid if d not in lacks))
+    changed = np.ones(len(survey.trials), bool)
+    if before is not None and before.lasts(survey):
+        changed[:] = [folder(trial) not in before.unchanged for trial in survey.trials]
+        cube.labels |= before.labels
+        for name in before.names:
+            variable = before.cube[name]
+            dims = tuple(map(str, variable.dims))
+            cube.arrays[name] = dims, variable.values, dict(variable.attrs)
+    for a, name in enumerate(sweep.analyses, start=1):
+        cells = np.argwhere((survey.pieces[:, :, a] == DONE) & changed[:, None])
+        # A comparison of two cells has not the dim in which they differ.
+        _put_stored(cube, store, survey, name, cells, facts["analyses"][name].get("without", []))
     for subset, states in survey.subsets.items():
         at = cube.index(subset.coordinates)
         for name, code in states.items():
             if code == DONE and (piece := store.read_piece(subset, name)):
-                cube.put(piece, at, grid)
+                cube.put(piece, at, tuple(cube.sizes))
+    return cube
+
+
+def labelled(
+    cube: Cube, facts: Mapping[str, Any], survey: Survey, versions: Mapping[str, str]
+) -> xr.Dataset:
+    """The arrays as a dataset, with states, coordinates and attributes."""
+    sweep = cube.sweep
     dataset = _dataset(cube)
-    _add_states(dataset, cube, store, survey)
+    _add_states(dataset, cube, survey)
     _add_coordinates(dataset, sweep, facts)
     dataset["config_json"] = ((), np.array(canonical(as_mapping(sweep)), dtype=object))
     dataset["config_json"].attrs["long_name"] = "the whole sweep"
@@ -144,12 +237,34 @@ def build(
     return dataset
 
 
-def _shown(variable: Variable) -> Variable:
+def _shown(values: np.ndarray, attrs: Mapping[str, Any]) -> tuple[np.ndarray, dict]:
     """What of a variable goes into the cube: of samples and outputs, the first few."""
-    attrs = dict(variable.attrs)
+    attrs = dict(attrs)
     shown = attrs.pop("shown", None)
-    values = variable.values if shown is None else variable.values[..., : int(shown), :]
-    return Variable(variable.dims, values, attrs)
+    return values if shown is None else values[..., : int(shown), :], attrs
+
+
+def _put_stored(
+    cube: Cube,
+    store: Store,
+    survey: Survey,
+    name: str,
+    cells: np.ndarray,
+    lacks: Collection[str],
+) -> None:
+    """Read an analysis' pieces of cells (n, 2), by index of trial and kimg, into the cube."""
+    kimg = survey.sweep.kimg
+    for some in np.array_split(cells, range(AT_A_TIME, len(cells), AT_A_TIME)):
+        paths = (piece_path(Cell(survey.trials[i], kimg[j]), name) for i, j in some)
+        found: dict[Layout, list[tuple[int, bytes]]] = defaultdict(list)
+        for n, read in enumerate(store.read_numbers(paths)):
+            if read is not None:  # None: lost since it was surveyed
+                layout, numbers = read
+                found[layout].append((n, numbers))
+        for layout, pieces in found.items():
+            which, numbers = zip(*pieces, strict=True)
+            flat = np.frombuffer(b"".join(numbers), np.uint8).reshape(len(numbers), -1)
+            cube.put_cells(layout, flat, cube.positions(*some[list(which)].T), lacks)
 
 
 def _dataset(cube: Cube) -> xr.Dataset:
@@ -176,7 +291,7 @@ def _dataset(cube: Cube) -> xr.Dataset:
     return dataset
 
 
-def _add_states(dataset: xr.Dataset, cube: Cube, store: Store, survey: Survey) -> None:
+def _add_states(dataset: xr.Dataset, cube: Cube, survey: Survey) -> None:
     """Status, errors, and the numbers that the training itself noted."""
     grid = tuple(cube_dim(axis) for axis in cube.axes)
     shape = [cube.sizes[d] for d in grid]
@@ -202,42 +317,9 @@ def _add_states(dataset: xr.Dataset, cube: Cube, store: Store, survey: Survey) -
     for at, message in survey.errors.items():
         errors[at] = message
     dataset["error"] = (grid, errors.reshape(shape), {"long_name": "first error of a failed cell"})
-    for name, (values, attrs) in _noted(store, survey).items():
-        dataset[name] = (grid, values.reshape(shape), attrs)
-
-
-def _noted(store: Store, survey: Survey) -> dict[str, tuple[np.ndarray, dict]]:
-    """Numbers per cell from the trial records and receipts."""
-    attrs = {
-        "stream_loss": ("running mean of the optimiser's own loss per pixel", "1"),
-        "heldout_stream_loss": ("the same loss of the snapshot on held-out points", "1"),
-        "train_seconds": (
-            "processor time spent training up to this snapshot (wall time on a GPU)",
-            "s",
-        ),
-        "analysis_seconds": (
-            "processor time spent on all analyses of this cell (wall time on a GPU)",
-            "s",
-        ),
-    }
-    shape = survey.pieces.shape[:2]
-    arrays = {name: np.full(shape, np.nan) for name in attrs}
-    found = store.scan()
-    for i, trial in enumerate(survey.trials):
-        stored = found.get(f"trials/{trial.address}")
-        if stored is None:
-            continue
-        snapshots = store.trial_record(trial).get("snapshots", {})
-        for j, kimg in enumerate(survey.sweep.kimg):
-            noted = snapshots.get(moment(kimg), {})
-            for name in ("stream_loss", "heldout_stream_loss", "train_seconds"):
-                arrays[name][i, j] = noted.get(name, math.nan)
-            receipts = [r for r in stored.receipts if r.startswith(moment(kimg) + ",")]
-            seconds = [
-                r["seconds"] for r in store.read_receipts(Cell(trial, kimg), receipts).values()
-            ]
-            arrays["analysis_seconds"][i, j] = sum(seconds) if seconds else math.nan
-    return {n: (a, {"long_name": attrs[n][0], "units": attrs[n][1]}) for n, a in arrays.items()}
+    for name, values in zip(NOTED, survey.noted.swapaxes(0, 1), strict=True):
+        long_name, units = NOTES[name]
+        dataset[name] = (grid, values.reshape(shape), {"long_name": long_name, "units": units})
 
 
 def _network_sizes(sweep: Sweep, facts: Mapping[str, Any]) -> tuple[xr.DataArray, xr.DataArray]:

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ MAX_ADDRESS = 200
 """Bytes of a folder name that every file system holds."""
 
 
+@lru_cache(maxsize=4096, typed=True)
 def written(value: Any) -> str:
     """A coordinate as it stands in an address: canonical JSON, text percent-encoded."""
     return quote(value, safe="") if isinstance(value, str) else canonical(value)

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import sweeps
-from engine.cost import UNCERTAINTY, Estimate, estimate
+from engine.cost import Estimate, estimate, warnings
+from engine.explain import lines as explained
 from engine.job import Job
+from engine.makespan import Machine
 from engine.run import Prepared
 from engine.spec import SpecError
 from engine.spec import load as load_sweep
@@ -53,18 +55,20 @@ def _options(function: Callable, skip: int) -> str:
     )
 
 
-def planned(prepared: Prepared) -> tuple[dict[str, Any], str]:
+def planned(prepared: Prepared, machine: Machine | None = None) -> tuple[dict[str, Any], str]:
     """Counts and cost of what a run would do, as numbers and as text."""
     found = prepared.survey()
     job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
-    cost = estimate(job, found)
+    cost = estimate(job, found, machine)
     numbers = {
         "sweep": prepared.sweep.name,
         "trials": len(found.trials),
         "trials_to_train": len(found.to_train()),
         "cells": {"total": len(found.trials) * len(prepared.sweep.kimg), **found.counts()},
         "stale_pieces": dict(found.stale),
+        "why": prepared.explain(found),
         "cost": cost.as_json(),
+        "warnings": warnings(job, cost),
         "data": prepared.facts.data.model_dump(mode="json"),
     }
     return numbers, _text(prepared, numbers, cost)
@@ -75,7 +79,7 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
     states = ", ".join(f"{n} {name}" for name, n in cells.items() if name != "total" and n)
     axes = ", ".join(f"{axis} {len(values)}" for axis, values in prepared.sweep.axes.items())
     minutes = cost.wall_seconds / 60
-    source = "finished cells" if cost.measured else "steps timed here"
+    low, high = (seconds / 60 for seconds in cost.wall_range)
     text = [
         f"sweep    {prepared.sweep.name}: {prepared.sweep.question.strip()}",
         f"data     {data.name}: {data.n_pool} training and {data.n_heldout} held-out points of"
@@ -85,19 +89,16 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
         f" = {cells['total']} cells: {states}",
         f"to do    {numbers['trials_to_train']} trials to train",
         f"cost     {cost.core_seconds:.0f} core-seconds ({cost.train_seconds:.0f} training +"
-        f" {cost.analysis_seconds:.0f} analyses), from {source}",
-        f"time     about {minutes:.1f} minutes on {cost.cores} cores"
-        f" ({minutes / UNCERTAINTY:.1f} to {minutes * UNCERTAINTY:.1f})",
+        f" {cost.analysis_seconds:.0f} analyses), from {cost.source}",
+        f"time     about {minutes:.1f} minutes on {cost.machine.cores} cores"
+        f" ({low:.1f} to {high:.1f}), {cost.slots} trials at a time",
         f"space    {cost.disk_bytes / 1e6:.0f} MB of disk, about"
         f" {cost.memory_bytes / 1e9:.1f} GB of memory per process",
     ]
+    text += [f"warning  {warning}" for warning in numbers["warnings"]]
     text += [
         f"analysis {name:<15} {rows:>9,} evaluations {seconds:>7.2f} s per snapshot"
         for name, (rows, seconds) in cost.analyses.items()
     ]
-    text += [
-        f"stale    {n} pieces of {name}: options or version changed"
-        for name, n in numbers["stale_pieces"].items()
-        if n
-    ]
+    text += explained(numbers["why"])
     return "\n".join(text)

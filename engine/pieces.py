@@ -5,6 +5,7 @@ fingerprint and the labels of the dims as schema metadata. The bytes depend on t
 """
 
 import json
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,3 +98,62 @@ def fingerprint_of(data: bytes) -> str | None:
             return (reader.schema.metadata or {}).get(b"fingerprint", b"").decode() or None
     except (pa.ArrowInvalid, OSError):
         return None
+
+
+class Layout:
+    """Where the numbers lie in the file of a piece.
+
+    The pieces of an analysis have equal files but for their numbers: what is found out about the
+    first holds for all that have the same bytes around theirs.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.piece = decode(data)
+        """Names, dims, labels, attributes and fingerprint; the values are the first piece's."""
+        whole = pa.py_buffer(data)
+        with pa.ipc.open_file(whole) as reader:
+            columns = reader.get_batch(0).columns
+        storages = [getattr(c, "storage", c) for c in columns]
+        buffers = [(getattr(s, "values", s)).buffers()[-1] for s in storages]
+        places = [(b.address - whole.address, b.size) for b in buffers]
+        self.start = min((at for at, _ in places), default=len(data))
+        self.end = max((at + size for at, size in places), default=len(data))
+        self.head, self.tail, self.size = data[: self.start], data[self.end :], len(data)
+        self.places = dict(zip(self.piece.variables, (at for at, _ in places), strict=True))
+
+    def fits(self, data: bytes) -> bool:
+        """Whether a file differs in its numbers alone."""
+        same = len(data) == self.size and data.startswith(self.head)
+        return same and data.endswith(self.tail)
+
+    def numbers(self, data: bytes) -> bytes:
+        """The part of the file that `values` reads."""
+        return data[self.start : self.end]
+
+    def values(self, name: str, numbers: np.ndarray) -> np.ndarray:
+        """A variable of many pieces (n, *its shape), from their numbers as bytes (n, size)."""
+        first, at = self.piece.variables[name].values, self.places[name] - self.start
+        own = np.ascontiguousarray(numbers[:, at : at + first.nbytes])
+        return own.view(first.dtype).reshape(len(numbers), *first.shape)
+
+
+class Layouts:
+    """The layouts that were met."""
+
+    KEPT = 64
+    """Of files of one size."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, deque[Layout]] = defaultdict(lambda: deque(maxlen=self.KEPT))
+
+    def of(self, data: bytes) -> Layout | None:
+        """The layout of a file; None where it is torn or foreign."""
+        for layout in self.known[len(data)]:
+            if layout.fits(data):
+                return layout
+        try:
+            layout = Layout(data)
+        except (pa.ArrowInvalid, OSError, KeyError, IndexError):
+            return None
+        self.known[len(data)].appendleft(layout)
+        return layout

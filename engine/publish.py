@@ -6,34 +6,21 @@ Needs the store alone: no torch, no Ray, no data, so it works on a copy of the f
 import sys
 import time
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from engine import export
-from engine.gather import build
-from engine.spec import SpecError, Sweep, as_mapping, digest, parse
+from engine.gather import SCHEMA_VERSION, Gathered, labelled, of_subsets, scattered
+from engine.opened import stored
+from engine.spec import Sweep, as_mapping, digest
 from engine.store import Store
 from engine.work import Survey, survey
 
 FIGURES = "figures"
 FINDINGS = f"{FIGURES}/findings.txt"
-
-
-def stored(path: str) -> tuple[Sweep, dict, Store]:
-    """The sweep whose folder `path` is, from the store alone.
-
-    Raises:
-        SpecError: the folder holds no sweep.
-    """
-    folder = path.rstrip("/")
-    storage, _, name = folder.rpartition("/")
-    store = Store(storage or ".", name)
-    record = store.record()
-    if record is None:
-        raise SpecError(
-            f"{path}: no sweep.json there; wanted the folder of a sweep, <storage>/<sweep>"
-        )
-    return parse(record["sweep"], f"{path}/sweep.json"), record, store
+MADE_OF = "cube.json"
+"""What the cube that is there was made of."""
 
 
 def versions() -> dict[str, str]:
@@ -62,12 +49,12 @@ def publish(
         [
             as_mapping(sweep),
             prints,
-            found.pieces.tolist(),
+            blake2b(found.pieces.tobytes()).hexdigest(),
             sorted(map(str, found.errors.items())),
             [[subset.address, states] for subset, states in found.subsets.items()],
         ]
     )
-    noted = store.files.read_json("cube.json") or {}
+    noted = store.files.read_json(MADE_OF) or {}
     fresh = (
         noted.get("state") == state
         and store.files.exists(export.ZARR)
@@ -76,24 +63,60 @@ def publish(
     if not force and fresh and store.files.exists(FINDINGS):
         return
     if force or not fresh:
-        gather(sweep, facts, store, found, state)
+        gather(sweep, facts, prints, store, found, state)
     if figures:
         draw(store)
 
 
-def gather(sweep: Sweep, facts: dict, store: Store, found: Survey, state: str = "") -> None:
-    """Rebuild results.zarr and results.nc from the pieces."""
+def gather(
+    sweep: Sweep, facts: dict, prints: dict, store: Store, found: Survey, state: str = ""
+) -> None:
+    """Bring results.zarr and results.nc up to date with the pieces.
+
+    Trials whose folders are as they were are taken from the cube that is there; without
+    results.nc or cube.json, everything is read again.
+    """
     from analyses.derived import derived
     from analyses.phase import phase
 
     record = store.record() or {}
-    cube = build(store, sweep, facts, found, record.get("versions", versions()))
+    asked = digest(
+        [SCHEMA_VERSION, version("diffphase"), sweep.axes, sweep.kimg, sweep.sigmas, prints]
+    )
+    before = _gathered(store, found, asked)
+    arrays = scattered(store, sweep, facts, found, before)
+    cube = labelled(arrays, facts, found, record.get("versions", versions()))
     cube = derived(cube)
     cube.attrs["history"] = "\n".join(record.get("history", []))
     cube.attrs["source"] = f"diffphase {version('diffphase')} {record.get('commit', '')}".strip()
     cube.attrs["date_created"] = time.strftime("%Y-%m-%dT%H:%M:%S")
     export.write(store, cube, phase(cube))
-    store.files.write_json("cube.json", {"state": state})
+    made_of = {
+        "state": state,
+        "asked": asked,
+        "written": store.files.modified(export.NETCDF),
+        "labels": arrays.labels,
+        "names": list(arrays.arrays),
+        "subsets": sorted(of_subsets(found)),
+        "signatures": {place: s.signature for place, s in found.found.items() if s.signature},
+    }
+    store.files.write_json(MADE_OF, made_of)
+
+
+def _gathered(store: Store, found: Survey, asked: str) -> Gathered | None:
+    """The cube that is there, if it was made for the same sweep by the same version."""
+    noted = store.files.read_json(MADE_OF) or {}
+    written = store.files.modified(export.NETCDF)
+    if written is None or (noted.get("asked"), noted.get("written")) != (asked, written):
+        return None
+    then, now = noted["signatures"], found.found
+    return Gathered(
+        export.read_variables(store, [*noted["names"], "piece_status"]),
+        noted["labels"],
+        noted["names"],
+        frozenset(place for place in then if place in now and now[place].signature == then[place]),
+        frozenset(map(tuple, noted["subsets"])),
+    )
 
 
 def draw(store: Store) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from engine.explain import explain, lines, remembered
 from engine.grid import Cell
 from engine.publish import publish, versions
 from engine.resolve import Facts, changed, fingerprints, identity, load, resolve
@@ -40,6 +41,11 @@ class Prepared:
     def survey(self, *, retry_failed: bool = False) -> Survey:
         """The grid compared with the store."""
         return survey(self.sweep, self.store, self.prints, retry_failed=retry_failed)
+
+    def explain(self, found: Survey) -> list[dict[str, Any]]:
+        """Why each cell and piece of a survey is cached, missing, stale or failed."""
+        facts = self.facts.model_dump(mode="json")
+        return explain(found, facts, self.prints, self.store.record())
 
 
 def prepare(sweep: Sweep, origin: str, storage: str, *, count_flops: bool = True) -> Prepared:
@@ -86,6 +92,7 @@ def record_run(prepared: Prepared, command: str) -> None:
             "facts": prepared.facts.model_dump(mode="json"),
             "identity": _plain(identity(prepared.sweep, prepared.facts)),
             "prints": prepared.prints,
+            "ingredients": remembered(before),
             "versions": versions(),
             "commit": _commit(),
             "history": [*history, f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {command}"],
@@ -110,20 +117,21 @@ def run(
     address: str | None = None,
     retry_failed: bool = False,
     max_failures: int | None = None,
+    max_hours: float | None = None,
     command: str = "diffphase run",
 ) -> int:
     """Compute everything missing, then gather and draw. Returns the exit status."""
     with prepared.store.files.lock():
         prepared.store.files.sweep_temporaries()
         todo = prepared.survey(retry_failed=retry_failed)
-        for name, count in (+todo.stale).items():
-            print(
-                f"{count} pieces of {name} are stale (its options or version changed): recomputed"
-            )
+        for line in lines(r for r in prepared.explain(todo) if r["state"] == "stale"):
+            print(f"{line}; recomputed")
         status = 0
+        if not todo.is_finished and address is None and max_hours is not None:
+            _check_hours(prepared, todo, max_hours)
         if not todo.is_finished:
             record_run(prepared, command)
-            status = _compute(prepared, todo, address, max_failures)
+            status = _compute(prepared, todo, address, max_failures, max_hours)
         elif prepared.store.record() is None or _changed(prepared):
             record_run(prepared, command)
         if status == 130:
@@ -158,7 +166,11 @@ def _outcome(after: Survey) -> int:
 
 
 def _compute(
-    prepared: Prepared, todo: Survey, address: str | None, max_failures: int | None
+    prepared: Prepared,
+    todo: Survey,
+    address: str | None,
+    max_failures: int | None,
+    max_hours: float | None,
 ) -> int:
     """Train and analyse what is missing on a Ray cluster; 130 when interrupted."""
     from engine.cluster import cluster, configure
@@ -175,14 +187,33 @@ def _compute(
     size = data.pool.nbytes + data.heldout.nbytes
     try:
         with (
-            cluster(address, size, groups=prepared.sweep.resources.workers > 1),
+            cluster(
+                address,
+                size,
+                prepared.store.files,
+                groups=prepared.sweep.resources.workers > 1,
+            ),
             interruptible(),
         ):
+            if address is not None and max_hours is not None:
+                _check_hours(prepared, todo, max_hours, address)
             Driver(job, data, todo, max_failures).work(lambda: prepared.survey())
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_hours(
+    prepared: Prepared, todo: Survey, max_hours: float, address: str | None = None
+) -> None:
+    """Refuse what is estimated to take longer than it may."""
+    from engine.cluster import machine
+    from engine.cost import check_hours, estimate
+    from engine.job import Job
+
+    job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
+    check_hours(estimate(job, todo, machine(address)), max_hours, prepared.origin)
 
 
 @contextmanager

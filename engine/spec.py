@@ -210,6 +210,15 @@ def analyses_of(raw: Any) -> dict[str, dict]:
     return {str(name): {} for name in _distinct(expand(raw))}
 
 
+def _custom(raw: Any) -> dict[str, float]:
+    if not isinstance(raw, Mapping) or not all(_is_number(v) and v > 0 for v in raw.values()):
+        raise ValueError("wanted a mapping from a custom resource of Ray's to an amount > 0")
+    taken = sorted({"CPU", "GPU", "memory", "object_store_memory"} & set(raw))
+    if taken:
+        raise ValueError(f"{taken[0]} is not a custom resource")
+    return {str(name): float(amount) for name, amount in raw.items()}
+
+
 class Strict(BaseModel):
     """A section of a file: no unknown keys, no conversions, never edited."""
 
@@ -240,6 +249,12 @@ class Resources(Strict):
     concurrency: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Trials at a time; auto: as many as the cluster's CPUs (GPUs) hold."""
     checkpoint_seconds: float = Field(60, gt=0)
+    custom: Annotated[dict[str, float], BeforeValidator(_custom)] = {}
+    """Ray's custom resources of a trial, e.g. {a100: 0.5}: which nodes may hold it."""
+    analysis_custom: Annotated[dict[str, float], BeforeValidator(_custom)] = {}
+    """The same of an analysis."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """How the workers of one trial lie on the nodes."""
 
 
 class Numerics(Strict):

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.grid import Cell, moment
+from engine.grid import Cell
 from engine.spec import Sweep
 from engine.store import Store
-from engine.work import DONE, FAILED, RUNNING, survey
+from engine.work import DONE, FAILED, MEANINGS, NOTED, RUNNING, Survey, survey
 
 SHOWN = 10
 """Failures and running trials that are listed."""
@@ -16,8 +16,8 @@ SHOWN = 10
 def state_of(sweep: Sweep, record: dict, store: Store) -> tuple[dict[str, Any], str]:
     """Counts by status, what runs, what failed and why, time left; as numbers and as text."""
     found = survey(sweep, store, record["prints"], live=True)
-    counts = found.counts()
     cells = found.cells()
+    counts = dict(zip(MEANINGS, np.bincount(cells.ravel(), minlength=5).tolist(), strict=True))
     running = [
         t.address
         for t, row in zip(found.trials, found.pieces[:, :, 0], strict=True)
@@ -38,26 +38,23 @@ def state_of(sweep: Sweep, record: dict, store: Store) -> tuple[dict[str, Any], 
         "stale_pieces": dict(found.stale),
         "running": running,
         "failed": failed,
-        "seconds_left": _seconds_left(sweep, store, found.trials, found.pieces, len(running)),
+        "seconds_left": _seconds_left(found, len(running)),
     }
     return numbers, _text(numbers)
 
 
-def _seconds_left(
-    sweep: Sweep, store: Store, trials: list, pieces: np.ndarray, running: int
-) -> float | None:
+def _seconds_left(found: Survey, running: int) -> float | None:
     """Missing kimg at the mean speed of the stored trainings, over the trials that run now."""
-    speeds, missing = [], 0.0
-    last = sweep.kimg[-1]
-    for trial, row in zip(trials, pieces[:, :, 0], strict=True):
-        snapshots = store.trial_record(trial).get("snapshots", {}) if (row == DONE).any() else {}
-        reached = [k for k in sweep.kimg if moment(k) in snapshots]
-        if reached:
-            speeds.append(snapshots[moment(reached[-1])]["train_seconds"] / reached[-1])
-        missing += 0.0 if (row == DONE).all() else last - (reached[-1] if reached else 0.0)
-    if not speeds or not running:
+    seconds = found.noted[:, NOTED.index("train_seconds")]
+    kimg = np.where(np.isfinite(seconds), found.sweep.kimg, 0.0)
+    last, trained = kimg.argmax(1), np.isfinite(seconds).any(1)
+    if not trained.any() or not running:
         return None
-    return missing * float(np.mean(speeds)) / running
+    every = np.arange(len(seconds))
+    speeds = (seconds / np.array(found.sweep.kimg))[every, last][trained]
+    done = (found.pieces[:, :, 0] == DONE).all(1)
+    missing = (found.sweep.kimg[-1] - kimg.max(1))[~done].sum()
+    return float(missing * speeds.mean() / running)
 
 
 def _text(numbers: dict[str, Any]) -> str:

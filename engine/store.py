@@ -16,8 +16,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,20 +24,20 @@ import safetensors.numpy
 
 from engine.files import Files
 from engine.grid import Cell, Point, Subset, Trial, moment
-from engine.pieces import Piece, decode, encode, fingerprint_of
+from engine.pieces import Layout, Layouts, Piece, decode, encode
+from engine.scan import Stored, scan
 
 HEARTBEAT_SECONDS = 60
 """A trial whose record is younger counts as running."""
 
 
-@dataclass
-class Stored:
-    """What lies in one trial's or subset's folder, by listing alone."""
-
-    snapshots: set[str] = field(default_factory=set)
-    pieces: set[str] = field(default_factory=set)
-    receipts: set[str] = field(default_factory=set)
-    has_record: bool = False
+def place() -> dict[str, Any]:
+    """Where this process runs, for records: host, process, and the raylet of its node."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "raylet": int(os.environ.get("RAY_RAYLET_PID", 0)),
+    }
 
 
 class Store:
@@ -49,6 +48,7 @@ class Store:
         self.storage = storage if "://" in storage else os.path.abspath(storage)
         self.sweep = sweep
         self.files = Files(f"{self.storage.rstrip('/')}/{sweep}")
+        self.layouts = Layouts()
 
     def __reduce__(self) -> tuple:
         return Store, (self.storage, self.sweep)
@@ -76,24 +76,13 @@ class Store:
         """Replace the record of a search."""
         self.files.write_json("search.json", {"asked": asked})
 
-    def scan(self) -> dict[str, Stored]:
-        """What is stored, by folder (`trials/<address>` or `subsets/<address>`)."""
-        found: dict[str, Stored] = {}
-        for root in ("trials", "subsets"):
-            for path in self.files.listing(root):
-                _, address, *rest = path.split("/")
-                stored = found.setdefault(f"{root}/{address}", Stored())
-                if rest == ["trial.json"]:
-                    stored.has_record = True
-                elif len(rest) == 2:
-                    kind = {
-                        "snapshots": stored.snapshots,
-                        "pieces": stored.pieces,
-                        "log": stored.receipts,
-                    }.get(rest[0])
-                    if kind is not None:
-                        kind.add(rest[1].rsplit(".", 1)[0])
-        return found
+    def scan(self, known: Mapping[str, str] | None = None) -> dict[str, Stored]:
+        """What is stored, by folder (`trials/<address>` or `subsets/<address>`).
+
+        Args:
+            known: signatures by folder; those that still hold are not listed again.
+        """
+        return scan(self.files, known or {})
 
     # Trials --------------------------------------------------------------------------------------
 
@@ -138,7 +127,14 @@ class Store:
     def piece_fingerprint(self, at: Cell | Subset, analysis: str) -> str | None:
         """The fingerprint of a stored piece; None where there is none or it is torn."""
         data = self.files.read(piece_path(at, analysis))
-        return None if data is None else fingerprint_of(data)
+        layout = None if data is None else self.layouts.of(data)
+        return None if layout is None else layout.piece.fingerprint
+
+    def read_numbers(self, paths: Iterable[str]) -> Iterator[tuple[Layout, bytes] | None]:
+        """Numbers of many pieces and how they lie in each; None where one is missing or torn."""
+        for data in self.files.read_many(paths):
+            layout = None if data is None else self.layouts.of(data)
+            yield None if layout is None else (layout, layout.numbers(data))
 
     def read_piece(self, at: Cell | Subset, analysis: str) -> Piece | None:
         """A stored piece, or None."""
@@ -179,8 +175,7 @@ class Store:
             merged[name] = {**receipt, "attempts": attempts, "errors": errors}
         note = {
             "analyses": merged,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            **place(),
             "time": time.time(),
         }
         self.files.write_json(f"{_folder_of(at)}/log/{receipt_name(at, group)}.json", note)

@@ -14,9 +14,10 @@ import ray
 import ray.train
 from ray import tune
 
+from engine.cluster import trial_ask
 from engine.grid import Cell, Trial, from_json, moment
 from engine.job import Job
-from engine.store import snapshot_path
+from engine.store import place, snapshot_path
 
 POLL = 0.2
 """Seconds between looks for the next snapshot of a worker group."""
@@ -29,6 +30,8 @@ class Trainable(tune.Trainable):
         """Read what the store holds; Tune calls this for the first trial of a process."""
         if job is not None:
             self.job, self.data = job, data
+            if job.store.record() is None:  # a node that joined late: it would train into the void
+                raise OSError(f"{place()['host']} does not see the storage {job.store.folder}")
         self.trial: Trial = from_json(config["trial"])
         self.kimg: list[float] = list(config["kimg"])
         group = self.job.sweep.resources.workers > 1
@@ -107,7 +110,8 @@ class Trainable(tune.Trainable):
         from ray.train.torch import TorchConfig, TorchTrainer
 
         resources = self.job.sweep.resources
-        gpus = resources.gpus_per_trial / resources.workers
+        share = dict(trial_ask(resources).bundle)
+        gpus = share.get("GPU", 0)
         config = {
             "job": self.job,
             "data": ray.put(self.data),
@@ -122,10 +126,8 @@ class Trainable(tune.Trainable):
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=resources.workers,
                     use_gpu=gpus > 0,
-                    resources_per_worker={
-                        "CPU": resources.cpus_per_trial / resources.workers,
-                        **({"GPU": gpus} if gpus else {}),
-                    },
+                    resources_per_worker=share,
+                    placement_strategy=resources.placement,
                 ),
                 run_config=ray.train.RunConfig(
                     name=f"group-{self.trial_id}",

@@ -3,8 +3,6 @@
 Knows the store but not Ray; `engine.training` runs it in a Tune actor or a worker group.
 """
 
-import os
-import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +12,7 @@ import torch
 
 from engine.grid import Cell, Trial, moment
 from engine.job import ELSEWHERE, Job, naming_memory, training_points, use_threads
-from engine.store import checkpoint_path, snapshot_path
+from engine.store import checkpoint_path, place, snapshot_path
 from trainables.datasets.data import Data
 from trainables.denoiser import Denoiser, loss
 from trainables.streams import stream
@@ -87,8 +85,8 @@ class Ledger:
     def write(self, status: str, **more: Any) -> None:
         """Replace trial.json."""
         self.record = {k: v for k, v in self.record.items() if k not in ("error", "traceback")}
-        self.record |= {"status": status, "fingerprint": self.job.prints["snapshot"], **more}
-        self.record |= {"host": socket.gethostname(), "pid": os.getpid()}
+        self.record |= {"status": status, "fingerprint": self.job.prints["snapshot"]}
+        self.record |= place() | more
         self.store.write_trial_record(self.trial, self.record)
         self.beat = time.monotonic()
 

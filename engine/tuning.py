@@ -9,11 +9,10 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from engine.cluster import capacity
+from engine.cluster import Room, trial_ask
 from engine.fanout import Fanout
 from engine.grid import Cell, Trial, from_json, to_json, trials
 from engine.job import Job
-from engine.spec import Sweep
 from engine.training import Trainable
 from engine.vigil import Vigil
 
@@ -22,13 +21,26 @@ BACKLOG_PER_SLOT = 4
 RETRIES = 3
 """Times that a trial whose process died is tried again, at the back of the queue."""
 
+MANY = 100_000
+
 
 class Feed(Searcher):
-    """Hands Tune the trials of a plan, unless too many analyses are waiting."""
+    """Hands Tune as many trials of a plan as find room, unless too many analyses are waiting.
 
-    def __init__(self, plan: "Plan", fanout: Fanout, stop: Callable[[], bool], slots: int) -> None:
+    Args:
+        limit: how many trials may be live now; it may change while the sweep runs.
+    """
+
+    def __init__(
+        self,
+        plan: "Plan",
+        fanout: Fanout,
+        stop: Callable[[], bool],
+        limit: Callable[[], int],
+    ) -> None:
         super().__init__()
-        self.plan, self.fanout, self.stop, self.slots = plan, fanout, stop, slots
+        self.plan, self.fanout, self.stop, self.limit = plan, fanout, stop, limit
+        self.live: set[str] = set()
         self.held = False
 
     def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
@@ -39,13 +51,14 @@ class Feed(Searcher):
         """The next trial, None to be asked again later, FINISHED when there is none."""
         if self.stop() or self.fanout.error is not None:
             return Searcher.FINISHED
-        full = BACKLOG_PER_SLOT * self.slots
+        full = BACKLOG_PER_SLOT * self.limit()
         self.held = self.fanout.backlog > (full / 2 if self.held else full)
-        if self.held:
+        if self.held or len(self.live) >= self.limit():
             return None
         chosen = self.plan.next(trial_id)
         if chosen is None:
             return Searcher.FINISHED
+        self.live.add(trial_id)
         trial, kimg = chosen
         return {"trial": to_json(trial), "kimg": list(kimg)}
 
@@ -53,6 +66,7 @@ class Feed(Searcher):
         self, trial_id: str, result: dict | None = None, error: bool = False
     ) -> None:
         """Pass the outcome on to the plan."""
+        self.live.discard(trial_id)
         self.plan.done(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
@@ -202,10 +216,12 @@ def tune_trials(
 ) -> None:
     """Train what is planned; `on_lost` hears of trials whose process died."""
     resources = job.sweep.resources
-    slots = slots_of(job.sweep)
-    asked = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
+    room = Room(trial_ask(resources))
+    asked = dict(room.ask.bundle)
     if resources.workers > 1:
         asked = {"memory": 1}  # its workers hold the CPUs: both doing so would deadlock
+    auto = resources.concurrency == "auto"
+    limit = room.wanted if auto else lambda: resources.concurrency
     trainable = tune.with_resources(with_refs(*refs), asked)
     # It misses the result files of Tune's own loggers; the store has the results.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
@@ -213,9 +229,9 @@ def tune_trials(
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Feed(plan, fanout, stop, slots),
+                search_alg=Feed(plan, fanout, stop, limit),
                 num_samples=-1,
-                max_concurrent_trials=slots,
+                max_concurrent_trials=MANY,  # the feed counts: this cannot follow the cluster
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -238,14 +254,6 @@ def with_refs(job: Any, data: Any) -> type[Trainable]:
             super().setup(config, *(ray.get([job, data]) if first else ()))
 
     return Bound
-
-
-def slots_of(sweep: Sweep) -> int:
-    """Trials at a time: as asked, or as many as the cluster holds."""
-    resources = sweep.resources
-    if resources.concurrency != "auto":
-        return resources.concurrency
-    return capacity(resources.cpus_per_trial, resources.gpus_per_trial)
 
 
 def longest_first(

@@ -5,19 +5,25 @@ one asked for; an older one is *stale*: pending, kept on disk until its replacem
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from engine.grid import Cell, Subset, Trial, moment, partner, subsets, trials
-from engine.spec import Sweep
-from engine.store import HEARTBEAT_SECONDS, Store, Stored, folder, piece_name
+from engine.grid import Cell, Subset, Trial, moment, partner, trials
+from engine.index import Index, Row
+from engine.scan import Stored
+from engine.spec import Sweep, digest
+from engine.store import HEARTBEAT_SECONDS, Store, folder, piece_name
 
 PENDING, RUNNING, DONE, FAILED, SKIPPED = range(5)
 MEANINGS = ("pending", "running", "done", "failed", "skipped")
+NOTED = ("stream_loss", "heldout_stream_loss", "train_seconds", "analysis_seconds")
+"""Numbers of a cell that training and receipts note."""
+RELISTED = 0.002
+"""With more of the trials read anew than this share the index is written again."""
 
 
 @dataclass
@@ -33,8 +39,16 @@ class Survey:
     """First error of a failed cell, by (trial, kimg) index."""
     stale: Counter = field(default_factory=Counter)
     """Number of pieces per analysis whose options or version have changed."""
+    stale_prints: Counter = field(default_factory=Counter)
+    """The same by (analysis, `pieces` or `subset_pieces`, stored fingerprint)."""
+    stale_at: dict[tuple[int, int], set[str]] = field(default_factory=dict)
+    """The analyses with a stale piece, by (trial, kimg) index."""
     pairs: dict[str, tuple[np.ndarray, list[int]]] = field(default_factory=dict)
     """Pair analyses: index of each trial's partner (-1: none), and what they need of both."""
+    noted: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """float64 (trial, number, kimg): the numbers `NOTED` of each cell."""
+    found: dict[str, Stored] = field(default_factory=dict)
+    """Folders of the store, by trial and subset."""
 
     def measured(self) -> np.ndarray:
         """bool (trial, kimg, analysis): stored, or a pair without a partner."""
@@ -45,7 +59,8 @@ class Survey:
         """int8 (trial, kimg): done when every analysis asked for has a valid piece."""
         measured = self.pieces[:, :, 1:]
         status = np.full(measured.shape[:2], PENDING, np.int8)
-        reference = np.array([self._reference_status(trial.subset) for trial in self.trials])
+        by_subset = {s: self._reference_status(s) for s in self.subsets}
+        reference = np.array([by_subset.get(trial.subset, DONE) for trial in self.trials])
         complete = (self.pieces[:, :, 0] == DONE) & self.measured().all(2)
         complete &= (reference == DONE)[:, None]
         status[complete] = DONE
@@ -124,17 +139,14 @@ def survey(
         retry_failed: count what has failed as pending.
         live: mark trials with a young heartbeat as running (only `status` wants this).
     """
-    found = store.scan()
     every = trials(sweep)
     shape = (len(every), len(sweep.kimg), 1 + len(sweep.analyses))
-    result = Survey(sweep, every, np.full(shape, PENDING, np.int8), {}, {})
+    noted = np.full((len(every), len(NOTED), len(sweep.kimg)), np.nan)
+    result = Survey(sweep, every, np.full(shape, PENDING, np.int8), {}, {}, noted=noted)
     _pair_up(result, prints.get("needs", {}))
-    for i, trial in enumerate(every):
-        stored = found.get(folder(trial))
-        if stored:
-            _survey_trial(result, i, store, stored, prints["pieces"], live)
-    for subset in subsets(sweep):
-        stored = found.get(folder(subset), Stored())
+    _survey_trials(result, store, prints, live)
+    for subset in dict.fromkeys(trial.subset for trial in every):
+        stored = result.found.get(folder(subset), Stored())
         result.subsets[subset] = _survey_subset(
             result, store, subset, stored, prints["subset_pieces"]
         )
@@ -168,24 +180,57 @@ def _skip_lost_pairs(result: Survey) -> None:
         own[(own == PENDING) & lost[other]] = SKIPPED
 
 
+def _survey_trials(result: Survey, store: Store, prints: Mapping[str, Any], live: bool) -> None:
+    """Fill the statuses of all trials, from the index where their folders have not changed."""
+    sweep = result.sweep
+    asked = digest([sweep.kimg, sweep.analyses, prints, sweep.axes if result.pairs else None])
+    index = Index(store, asked, (result.pieces.shape[1:], result.noted.shape[1:]))
+    result.found, rows, read = store.scan(index.signatures), [], 0
+    for i, trial in enumerate(result.trials):
+        place = folder(trial)
+        stored = result.found.get(place)
+        if stored is None:
+            continue
+        if stored.listed:
+            row, lasting = _survey_trial(result, i, store, stored, prints["pieces"], live)
+            read += 1
+        else:
+            row, lasting = index.row(place), True
+        result.pieces[i], result.noted[i] = row.pieces, row.noted
+        for j, stale in row.stale.items():
+            result.stale.update(stale.keys())
+            result.stale_prints.update((name, "pieces", print_) for name, print_ in stale.items())
+            result.stale_at[i, j] = set(stale)
+        result.errors |= {(i, j): error for j, error in row.errors.items()}
+        rows.append((place, stored.signature if lasting else "", row))
+    if read > RELISTED * len(rows):
+        index.save(rows)
+
+
 def _survey_trial(
     result: Survey, i: int, store: Store, stored: Stored, prints: Mapping[str, str], live: bool
-) -> None:
-    """Fill one trial's statuses from its folder."""
+) -> tuple[Row, bool]:
+    """What one trial's folder holds, and whether that depends on the folder alone."""
     sweep, trial = result.sweep, result.trials[i]
+    names = list(sweep.analyses)
     record = store.trial_record(trial) if stored.has_record else {}
+    found = Row(result.pieces[i].copy(), result.noted[i].copy())
     # A comparison of two cells needs no snapshot: the others decide whether one is wanted.
-    alone = [a for a, name in enumerate(sweep.analyses, start=1) if name not in result.pairs]
+    alone = [a for a, name in enumerate(names, start=1) if name not in result.pairs]
+    receipts = defaultdict(list)
+    for name in sorted(stored.receipts):
+        receipts[name.rpartition(",")[0]].append(name)
     for j, kimg in enumerate(sweep.kimg):
-        cell, row = Cell(trial, kimg), result.pieces[i, j]
-        for a, name in enumerate(sweep.analyses, start=1):
+        cell, row = Cell(trial, kimg), found.pieces[j]
+        for a, name in enumerate(names, start=1):
             if row[a] != SKIPPED and piece_name(cell, name) in stored.pieces:
-                current = store.piece_fingerprint(cell, name) == prints[name]
-                row[a] = DONE if current else PENDING
-                result.stale[name] += not current
-        receipts = _receipts(stored, moment(kimg)) if (row[1:] == PENDING).any() else []
-        for name, receipt in store.read_receipts(cell, receipts).items():
-            a = 1 + list(sweep.analyses).index(name) if name in sweep.analyses else 0
+                stored_print = store.piece_fingerprint(cell, name)
+                row[a] = DONE if stored_print == prints[name] else PENDING
+                if row[a] == PENDING:
+                    found.stale.setdefault(j, {})[name] = stored_print
+        said = store.read_receipts(cell, receipts[moment(kimg)])
+        for name, receipt in said.items():
+            a = 1 + names.index(name) if name in names else 0
             if (
                 a
                 and row[a] == PENDING
@@ -193,11 +238,16 @@ def _survey_trial(
                 and receipt["fingerprint"] == prints[name]
             ):
                 row[a] = FAILED
-                result.errors.setdefault((i, j), f"{name}: {receipt['error']}")
+                found.errors.setdefault(j, f"{name}: {receipt['error']}")
         complete = bool(alone) and (row[alone] == DONE).all()
         row[0] = _training_status(record, stored, kimg, complete=complete, live=live)
         if row[0] == FAILED:
-            result.errors.setdefault((i, j), f"training: {record.get('error')}")
+            found.errors.setdefault(j, f"training: {record.get('error')}")
+        numbers = record.get("snapshots", {}).get(moment(kimg), {})
+        if said:
+            numbers = {**numbers, "analysis_seconds": sum(r["seconds"] for r in said.values())}
+        found.noted[:, j] = [numbers.get(name, np.nan) for name in NOTED]
+    return found, record.get("status") != "running"
 
 
 def _training_status(
@@ -211,10 +261,6 @@ def _training_status(
     return RUNNING if live and young and record.get("status") == "running" else PENDING
 
 
-def _receipts(stored: Stored, prefix: str) -> list[str]:
-    return sorted(name for name in stored.receipts if name.startswith(prefix + ","))
-
-
 def _survey_subset(
     result: Survey, store: Store, subset: Subset, stored: Stored, prints: Mapping[str, str]
 ) -> dict[str, int]:
@@ -222,7 +268,9 @@ def _survey_subset(
     receipts = store.read_receipts(subset, sorted(stored.receipts))
     for name, wanted in prints.items():
         receipt = receipts.get(name, {})
-        if name in stored.pieces and store.piece_fingerprint(subset, name) == wanted:
+        there = name in stored.pieces
+        stored_print = store.piece_fingerprint(subset, name) if there else None
+        if there and stored_print == wanted:
             states[name] = DONE
         elif receipt.get("error") and receipt["fingerprint"] == wanted:
             states[name] = FAILED
@@ -234,7 +282,9 @@ def _survey_subset(
                         )
         else:
             states[name] = PENDING
-            result.stale[name] += name in stored.pieces
+            if there:
+                result.stale[name] += 1
+                result.stale_prints[name, "subset_pieces", stored_print] += 1
     return states
 
 

@@ -139,6 +139,12 @@ def test_plan_counts_and_predicts_and_starts_nothing(sweep_file, call, tmp_path,
     assert "2 trials" in out and "4 cells: 4 pending" in out
 
 
+def test_a_run_estimated_to_take_too_long_exits_2_and_starts_nothing(sweep_file, call, tmp_path):
+    status, _, err = call("run", sweep_file(), "--storage", tmp_path / "r", "--max-hours", "0.001")
+    assert status == 2 and "--max-hours allows 0.001; drop values from the axes" in err
+    assert not list((tmp_path / "r").rglob("trial*"))
+
+
 @pytest.fixture
 def finished(tiny, tmp_path):
     """A finished sweep's folder."""

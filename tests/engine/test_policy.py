@@ -8,6 +8,7 @@ import torch
 from engine import analyse as analyse_module
 from engine import fanout, vigil
 from engine.analyse import analyse
+from engine.cluster import Ask, Room
 from engine.fanout import Fanout, reason_of
 from engine.grid import Cell
 from engine.job import OutOfMemory, naming_memory
@@ -213,7 +214,7 @@ def tasks(session, tmp_path, monkeypatch):
             None,
             None,
             {"linearity": "cell"},
-            limit=1,
+            room=Room(Ask("an analysis", {"CPU": 2})),  # one place
             on_receipt=receipts.append,
             deadline=lambda at, names: deadline,
         )
@@ -279,7 +280,7 @@ def test_nothing_new_starts_once_enough_has_failed(session):
         None,
         None,
         {"linearity": "cell"},
-        limit=1,
+        room=Room(Ask("an analysis", {"CPU": 2})),  # one place
         on_receipt=lambda receipt: done.append(receipt["at"]),
         deadline=lambda at, names: 60.0,
         stop=lambda: bool(done),

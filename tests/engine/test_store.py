@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from engine.files import Busy, Files
 from engine.grid import Trial, from_json, moment, to_json
-from engine.pieces import Piece, Variable, decode, encode, fingerprint_of
+from engine.pieces import Layouts, Piece, Variable, decode, encode
 from engine.store import Store
 
 ARRAYS = hnp.arrays(
@@ -48,8 +48,8 @@ def test_a_piece_survives_the_disk(arrays, fingerprint):
 
 def test_a_torn_piece_has_no_fingerprint():
     data = encode(Piece({"a": Variable((), np.array(1.0), {})}, {}, "abc"))
-    assert fingerprint_of(data) == "abc"
-    assert all(fingerprint_of(data[:n]) is None for n in (0, 8, 40, len(data) // 2, len(data) - 1))
+    assert Layouts().of(data).piece.fingerprint == "abc"
+    assert all(Layouts().of(data[:n]) is None for n in (0, 8, 40, len(data) // 2, len(data) - 1))
 
 
 def test_text_is_not_a_piece():

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64
 
 from trainables.datasets.images import Images, as_square
+from trainables.datasets.limits import check_size
 from trainables.registry import is_int, require
 from trainables.streams import stream
 
@@ -31,6 +32,8 @@ def load(
     """
     require(is_int(dim, 1), "gaussian", "dim", dim, "a whole number of at least 1")
     require(is_int(n, 1), "gaussian", "n", n, "a whole number of at least 1")
+    for shape in ((n, dim), (dim, dim)):
+        check_size("gaussian", shape)
     require(alpha >= 0, "gaussian", "alpha", alpha, "at least 0")
     require(std > 0, "gaussian", "std", std, "above 0")
     shape = as_square(dim)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from trainables.datasets.images import Images, from_bytes
+from trainables.datasets.limits import check_size
 
 CHUNK = 1 << 22
 
@@ -23,7 +24,7 @@ def read(path: str | Path) -> UInt8[np.ndarray, "n c h w"]:
     """The images of an IDX file of bytes in 3 (n h w) or 4 (n c h w) dimensions.
 
     Reads at most one byte more than the header promises. Raises ValueError naming the file if
-    it is no such file, holds no image, or is shorter or longer than its header says.
+    it is no such file, holds no image, is shorter or longer than its header says, or too large.
     """
     path = Path(path)
     with path.open("rb") as probe:
@@ -49,6 +50,7 @@ def _parse(file: BufferedIOBase, path: Path) -> UInt8[np.ndarray, "n c h w"]:
     size = math.prod(shape)
     if size == 0:
         raise ValueError(f"{path}: the IDX header promises no pixels: dimensions {shape}.")
+    check_size(path, shape)
     values = _read_at_most(file, size + 1)
     if len(values) != size:
         found = f"{len(values)} bytes" if len(values) < size else "more"

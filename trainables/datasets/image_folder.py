@@ -1,5 +1,8 @@
 """A folder of image files of one size, read with Pillow in the order of their paths."""
 
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +10,17 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from trainables.datasets.images import Images, from_bytes
+from trainables.datasets.limits import check_size
 from trainables.registry import require
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 MODES = {1: "L", 3: "RGB"}
+# Its decoders raise what they stumble over: Pillow documents OSError alone.
+UNREADABLE = (
+    UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError, ArithmeticError,
+    EOFError, NotImplementedError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 def load(path: str | Path, test_path: str | Path | None = None, channels: int = 3) -> Images:
@@ -35,6 +45,7 @@ def _read(folder: Path, channels: int) -> tuple[tuple[Path, ...], np.ndarray]:
     if not files:
         raise ValueError(f"image_folder: no image file ({', '.join(SUFFIXES)}) below {folder}.")
     first = _pixels(files[0], channels)
+    check_size(folder, (len(files), *first.shape))
     stack = np.empty((len(files), *first.shape), dtype=np.uint8)
     for i, file in enumerate(files):
         image = _pixels(file, channels)
@@ -47,8 +58,12 @@ def _read(folder: Path, channels: int) -> tuple[tuple[Path, ...], np.ndarray]:
 
 def _pixels(file: Path, channels: int) -> UInt8[np.ndarray, "c h w"]:
     try:
-        with Image.open(file) as image:
-            array = np.asarray(image.convert(MODES[channels]))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            # Pillow warns of metadata, which are no pixels, and of what may be a bomb.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                array = np.asarray(image.convert(MODES[channels]))
+    except UNREADABLE as error:
         raise ValueError(f"{file} is not a readable image: {error}.") from error
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float64
 
 from trainables.datasets.images import Images, as_square
+from trainables.datasets.limits import check_size
 from trainables.registry import is_int, require
 from trainables.streams import stream
 
@@ -28,6 +29,8 @@ def load(
     """
     for name, value in (("dim", dim), ("n", n), ("clusters", clusters)):
         require(is_int(value, 1), "mixture", name, value, "a whole number of at least 1")
+    for shape in ((n, dim), (dim, dim)):
+        check_size("mixture", shape)
     require(std > 0, "mixture", "std", std, "above 0")
     require(spread >= 0, "mixture", "spread", spread, "at least 0")
     centres = std * np.stack([_normals(dim, "centre", seed, j) for j in range(clusters)])

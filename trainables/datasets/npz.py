@@ -1,11 +1,22 @@
 """Images in a numpy archive. Nothing in it is ever unpickled."""
 
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
+from numpy.lib import format as npy
 
 from trainables.datasets.images import Images, to_float
+from trainables.datasets.limits import check_size
+
+# What zip and numpy raise for a damaged file.
+UNREADABLE = (
+    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError,
+    NotImplementedError, LookupError, TypeError, SyntaxError, MemoryError,
+)  # fmt: skip
 
 
 def load(
@@ -23,13 +34,16 @@ def load(
 
 def _array(path: Path, key: str, channels_last: bool) -> Float32[np.ndarray, "n c h w"]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array")
             if key not in archive.files:
                 raise ValueError(f"it holds {', '.join(archive.files)}, not {key!r}")
+            _check_header(archive.zip, key)
             array = archive[key]
-    except (ValueError, EOFError) as error:
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
         raise ValueError(f"{path}: no images to read: {error}.") from error
     if array.ndim not in (3, 4) or array.size == 0:
         raise ValueError(f"{path}: `{key}` must be n h w or n c h w, got {array.shape}.")
@@ -37,3 +51,16 @@ def _array(path: Path, key: str, channels_last: bool) -> Float32[np.ndarray, "n 
     if array.ndim == 3:
         return pixels[:, None]
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 1)) if channels_last else pixels
+
+
+def _check_header(archive: zipfile.ZipFile, key: str) -> None:
+    """Refuse an array that is too large, or larger than its entry in the archive."""
+    name = key if key in archive.namelist() else f"{key}.npy"
+    with archive.open(name) as file:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+        check_size(repr(key), shape)
+        promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if promised != archive.getinfo(name).file_size - file.tell():
+            raise ValueError(f"the header of {key!r} promises {promised} bytes, it has others")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float64
 
 from trainables.datasets.images import Images, as_square
+from trainables.datasets.limits import check_size
 from trainables.registry import is_int, require
 from trainables.streams import stream
 
@@ -32,6 +33,8 @@ def load(
     """
     for name, value in (("dim", dim), ("n", n)):
         require(is_int(value, 1), "subspaces", name, value, "a whole number of at least 1")
+    for shape in ((n, dim), (dim, dim)):
+        check_size("subspaces", shape)
     listed = isinstance(dims, list | tuple) and len(dims) > 0 and all(is_int(d, 1) for d in dims)
     allowed = f"a list of whole numbers from 1 that add up to `dim` {dim} at most"
     require(listed and sum(dims) <= dim, "subspaces", "dims", dims, allowed)

@@ -1,0 +1,153 @@
+"""Clusters of several nodes on this host: each node is a raylet with its own object store."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import engine
+from engine.cluster import Ask, fits, places
+from tests.engine.helpers import VOLATILE, compute, cube_of, prepared
+from tests.engine.nodes import cluster
+
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+    "OMP_NUM_THREADS": "1",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "PYTHONPATH": str(Path(engine.__file__).parents[1]),
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+}
+
+
+def several_nodes(test):
+    """Starts Ray; the limits are hang guards, for a busy machine is slow."""
+    return pytest.mark.ray(pytest.mark.timeout(1800)(test))
+
+
+nodes = st.lists(st.fixed_dictionaries({"CPU": st.integers(0, 9), "GPU": st.integers(0, 3)}))
+asks = st.builds(
+    Ask,
+    st.just("a trial"),
+    st.fixed_dictionaries(
+        {"CPU": st.integers(1, 5)}, optional={"GPU": st.sampled_from([0.25, 1])}
+    ),
+    st.integers(1, 4),
+    st.sampled_from(["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]),
+)
+
+
+@given(nodes, asks)
+def test_what_is_counted_fits_node_by_node_and_one_more_does_not(nodes, ask):
+    held = sorted(fits(node, ask.bundle) for node in nodes)
+    count = places(nodes, ask)
+
+    def place(n):
+        """Whether n asks fit, bundle by bundle, each on the fullest node allowed."""
+        left = list(held)
+        for _ in range(n):
+            if ask.placement == "STRICT_PACK":
+                taken = [next((i for i, k in enumerate(left) if k >= ask.bundles), None)]
+                taken *= ask.bundles
+            elif ask.placement == "STRICT_SPREAD":
+                taken = sorted((i for i, k in enumerate(left) if k), key=lambda i: -left[i])
+                taken = taken[: ask.bundles]
+            else:
+                taken = [i for i, k in enumerate(left) for _ in range(k)][: ask.bundles]
+            if len(taken) < ask.bundles or None in taken:
+                return False
+            for i in taken:
+                left[i] -= 1
+        return True
+
+    assert place(count) and not place(count + 1)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """A cluster of one node with one CPU, behind a token: its address, dashboard, raylet; `add`.
+
+    What its nodes have installed as `engine` is not ours and does not work.
+    """
+    installed = tmp_path_factory.mktemp("installed")
+    (installed / "engine").mkdir()
+    (installed / "engine" / "__init__.py").write_text("raise ImportError")
+    with cluster({**ENVIRONMENT, "PYTHONPATH": str(installed)}) as add:
+        yield *add(), add
+
+
+def start(verb, path, storage, address, *more, **options):
+    """A command for the cluster, in its own process."""
+    where = ["--storage", str(storage), "--address", address]
+    return subprocess.Popen(
+        [sys.executable, "-m", "engine", verb, str(path), *where, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **{"env": ENVIRONMENT, **options},
+    )
+
+
+def write(folder, mapping):
+    """The sweep file of a mapping."""
+    path = folder / "tiny.yaml"
+    path.write_text(json.dumps(mapping))
+    return path
+
+
+@contextlib.contextmanager
+def ended(process):
+    """A test that fails leaves no run behind."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
+def workers(storage, pattern):
+    """The nodes, by their raylets, on which the matching files were written."""
+    return {json.loads(path.read_text())["raylet"] for path in storage.rglob(pattern)}
+
+
+def wait_until(condition, process, what):
+    """Poll while the process lives."""
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, f"no {what} in ten minutes"
+        time.sleep(0.05)
+
+
+@several_nodes
+def test_a_lost_node_s_work_moves_and_a_new_node_takes_some_and_the_cube_is_the_same(
+    head, tiny, tmp_path
+):
+    tiny |= {"axes": {"width": [64, 96], "n_train": [8, 16, 32, 64], "seed": [0, 1]}}
+    tiny |= {"kimg": [30, 60], "training": {**tiny["training"], "batch": 32}}
+    tiny |= {"analyses": ["generalization"]}
+    path, storage = write(tmp_path, tiny), tmp_path / "cluster"
+    address, _, first, add = head
+    *_, lost = add()
+    with start("run", path, storage, address) as run, ended(run):
+        wait_until(lambda: {first, lost} <= workers(storage, "trial.json"), run, "spreading")
+        os.kill(lost, signal.SIGKILL)
+        *_, added = add()
+        wait_until(lambda: added in workers(storage, "trial.json"), run, "work on the new node")
+        said, _ = run.communicate(timeout=900)
+    assert run.returncode == 0, said
+    assert {first, added} <= workers(storage, "log/*.json"), "analyses on one node alone"
+    disturbed, alone = prepared(tiny, storage), prepared(tiny, tmp_path / "alone")
+    compute(alone)
+    one, other = (cube_of(each).drop_vars(VOLATILE) for each in (disturbed, alone))
+    xr.testing.assert_identical(one, other)
+    assert (one["status"] == 2).all()
