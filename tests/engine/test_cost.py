@@ -230,7 +230,7 @@ def test_a_network_too_large_to_be_timed_costs_in_proportion_to_its_parameters(
     small, *larger = sorted(job.facts.sizes, key=lambda key: job.facts.sizes[key][0])
     monkeypatch.setattr(cost, "PROBE_WORK", 64 * job.facts.sizes[small][0])
     monkeypatch.setattr(cost, "_probe", lambda job, trial: timed.append(trial) or Cost(3.0, {}))
-    costs = cost._probed(job, {size_key(trial): trial for trial in ready.survey().trials})
+    costs = cost._probed(job, {cost.size_key(trial): trial for trial in ready.survey().trials})
     assert [trial["width"] for trial in timed] == [64]
     for key in larger:
         factor = job.facts.sizes[key][0] / job.facts.sizes[small][0]
