@@ -39,8 +39,9 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 def main() -> None:
     """Run the command line; bad input exits 2 with one message and nothing started."""
-    from engine.files import Damaged, Full
+    from engine.files import Full
     from engine.lock import Busy
+    from engine.records import Damaged
 
     try:
         app()
@@ -184,6 +185,14 @@ def gather(
     from engine.publish import gather_at
 
     print(_bad_input(lambda: gather_at(path, to, out)))
+
+
+@app.command()
+def pack(path: PathArgument) -> None:
+    """Move the small files of finished trials into bundles, against quotas of files."""
+    from engine.packing import pack_at
+
+    print(_bad_input(lambda: pack_at(path)))
 
 
 @app.command()

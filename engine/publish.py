@@ -12,7 +12,7 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from engine import export
+from engine import export, records
 from engine.gather import SCHEMA_VERSION, Gathered, labelled, of_subsets, scattered
 from engine.opened import stored
 from engine.spec import SpecError, Sweep, as_mapping, digest
@@ -57,7 +57,7 @@ def publish(
             [[subset.address, states] for subset, states in found.subsets.items()],
         ]
     )
-    noted = store.out.read_json(MADE_OF, healing=True) or {}
+    noted = _noted(store)
     fresh = (
         noted.get("state") == state
         and store.out.exists(export.ZARR)
@@ -109,9 +109,17 @@ def gather(
     store.out.write_json(MADE_OF, made_of)
 
 
+def _noted(store: Store) -> dict[str, Any]:
+    """What was noted of the cube that is there; nothing where the note is torn."""
+    try:
+        return store.out.read_json(MADE_OF, records.CUBE.validate_json) or {}
+    except ValueError:
+        return {}
+
+
 def _gathered(store: Store, found: Survey, asked: str) -> Gathered | None:
     """The cube that is there, if it was made for the same sweep by the same version."""
-    noted = store.out.read_json(MADE_OF, healing=True) or {}
+    noted = _noted(store)
     written = store.out.modified(export.NETCDF)
     if written is None or (noted.get("asked"), noted.get("written")) != (asked, written):
         return None

@@ -51,7 +51,24 @@ def scan(files: Files, known: Mapping[str, str]) -> dict[str, Stored]:
     Args:
         known: signatures by folder; those that still hold are not listed again.
     """
-    return _scan_local(files, known) if files.is_local else _scan_listing(files, known)
+    packed: dict[str, list[list[str]]] = {}
+    tags: dict[str, str] = {}
+    for name, place in files.bundles.table().items():
+        root, address, *rest = name.split("/")
+        packed.setdefault(f"{root}/{address}", []).append(rest)
+        tags[f"{root}/{address}"] = f"+{place.bundle}"
+    # The signature of a folder with packed files names a bundle: without it, it is another.
+    known = {
+        p: s.removesuffix(tags[p]) if p in tags and tags[p] in s else s for p, s in known.items()
+    }
+    found = _scan_local(files, known) if files.is_local else _scan_listing(files, known)
+    for place, members in packed.items():
+        stored = found.setdefault(place, Stored(listed=True))
+        if stored.listed:
+            for rest in members:
+                stored.add(rest)
+        stored.signature += tags[place] if stored.signature else ""
+    return found
 
 
 def _scan_local(files: Files, known: Mapping[str, str]) -> dict[str, Stored]:

@@ -11,20 +11,23 @@
   search.json  tensorboard/  results.zarr  results.nc  figures/
 """
 
+import contextlib
 import json
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
+from pydantic import TypeAdapter
 
-from engine.files import Damaged, Files, join
+from engine import records, tensors
+from engine.files import Files, join
 from engine.grid import Cell, Point, Subset, Trial, moment
 from engine.pieces import Layout, Layouts, Piece, decode, encode
+from engine.records import Damaged
 from engine.scan import Stored, scan
 
 HEARTBEAT_SECONDS = 60
@@ -38,13 +41,6 @@ def place() -> dict[str, Any]:
         "pid": os.getpid(),
         "raylet": int(os.environ.get("RAY_RAYLET_PID", 0)),
     }
-
-
-# What safetensors and json raise for a damaged file.
-UNREADABLE = (
-    struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError,
-    OverflowError, safetensors.SafetensorError,
-)  # fmt: skip
 
 
 class Store:
@@ -74,8 +70,17 @@ class Store:
     # The sweep -----------------------------------------------------------------------------------
 
     def record(self) -> dict | None:
-        """The content of sweep.json, or None before the first run."""
-        return self.files.read_json("sweep.json", healing=True)
+        """The content of sweep.json; None before the first run, or where it is torn or foreign.
+
+        Then a run writes it anew; what is stored beside it stays.
+        """
+        return self._whole("sweep.json", records.SWEEP)
+
+    def _whole(self, name: str, kind: TypeAdapter) -> Any:
+        """What a JSON file holds, None where there is none, or none that is whole."""
+        with contextlib.suppress(ValueError):
+            return self.files.read_json(name, kind.validate_json)
+        return None
 
     def write_record(self, record: dict) -> None:
         """Replace sweep.json."""
@@ -83,9 +88,8 @@ class Store:
 
     def search(self) -> dict:
         """Points that a search has asked for, with their value; `over`: what it has answered."""
-        return {"asked": [], "over": None} | (
-            self.files.read_json("search.json", healing=True) or {}
-        )
+        asked = self._whole("search.json", records.SEARCH)
+        return {"asked": [], "over": None} | (asked or {})
 
     def asked(self) -> list[dict]:
         """Points that a search has asked for so far, with their objective."""
@@ -106,42 +110,24 @@ class Store:
     # Trials --------------------------------------------------------------------------------------
 
     def trial_record(self, trial: Trial) -> dict:
-        """State of a training: status, error, one record per snapshot. Empty before it starts."""
-        path = f"{folder(trial)}/trial.json"
-        found = self.files.read_json(path, healing=True)
-        if found is None and self.files.exists(path):
-            found = {"snapshots": self._numbers(trial)}  # torn
-        return found or {}
+        """State of a training: status, error, one record per snapshot. Empty before it starts.
 
-    def _numbers(self, trial: Trial) -> dict[str, dict]:
-        """The numbers of a trial's snapshots from their own headers."""
-        headers = [self._header(path) for path in self.files.listing(f"{folder(trial)}/snapshots")]
-        return {
-            moment(json.loads(said["kimg"])): json.loads(said["numbers"])
-            for said in headers
-            if said and "numbers" in said
-        }
+        One that is torn or lost is made again from the headers of the snapshots.
+        """
+        found = self._whole(f"{folder(trial)}/trial.json", records.TRIAL)
+        if found is not None:
+            return found
+        noted = {}
+        for path in self.files.listing(f"{folder(trial)}/snapshots"):
+            header = self.read_header(path) or {}
+            if "numbers" in header:
+                noted[PurePath(path).stem] = json.loads(header["numbers"])
+        return {"snapshots": noted} if noted else {}
 
     def write_trial_record(self, trial: Trial, record: Mapping[str, Any]) -> None:
         """Replace a trial's record, stamped with the time."""
         stamped = {**record, "coordinates": dict(trial.coordinates), "heartbeat": time.time()}
         self.files.write_json(f"{folder(trial)}/trial.json", stamped)
-
-    def has_snapshot(self, cell: Cell) -> bool:
-        """Whether a snapshot is there and as long as its header says: a torn one is none."""
-        return self._header(snapshot_path(cell)) is not None
-
-    def _header(self, path: str) -> dict[str, str] | None:
-        """What a whole safetensors file says of itself; None where there is none or it is torn."""
-        try:
-            with self.files.system.open_input_file(self.files.path(path)) as file:
-                (size,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(size, file.size())))
-                said = json.loads(header.pop("__metadata__")["header"])
-                ends = [tensor["data_offsets"][1] for tensor in header.values()]
-                return said if file.size() == 8 + size + max(ends) else None
-        except (FileNotFoundError, struct.error, ValueError, KeyError, TypeError):
-            return None
 
     def read_tensors(self, path: str) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
         """Tensors and header of a safetensors file, or None where there is none.
@@ -150,27 +136,27 @@ class Store:
             Damaged: the file is torn or foreign.
         """
         data = self.files.read(path)
-        if data is None:
-            return None
         try:
-            (size,) = struct.unpack_from("<Q", data)
-            header = json.loads(data[8 : 8 + size])
-            own = json.loads(header["__metadata__"]["header"])
-            return safetensors.numpy.load(data), {k: str(v) for k, v in own.items()}
-        except UNREADABLE as error:
+            return None if data is None else tensors.decode(data)
+        except ValueError as error:
             whole = "is not a whole safetensors file"
             raise Damaged(f"{self.folder}/{path} {whole}: {error}") from error
 
+    def read_header(self, path: str) -> dict[str, str] | None:
+        """The header of a safetensors file; None where there is none or it is not whole."""
+        with contextlib.suppress(FileNotFoundError, ValueError), self.files.open(path) as file:
+            return tensors.header_of(file, file.size())
+        return None
+
+    def has_snapshot(self, cell: Cell) -> bool:
+        """Whether a cell's snapshot is there, as long as it says it is."""
+        return self.read_header(snapshot_path(cell)) is not None
+
     def write_tensors(
-        self, path: str, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
+        self, path: str, arrays: Mapping[str, np.ndarray], header: Mapping[str, str]
     ) -> None:
         """Replace a safetensors file."""
-        contiguous = {
-            name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()
-        }
-        # One entry: safetensors writes several in any order, but equal content means equal bytes.
-        metadata = {"header": json.dumps(dict(header), sort_keys=True)}
-        self.files.write(path, safetensors.numpy.save(contiguous, metadata=metadata))
+        self.files.write(path, tensors.encode(arrays, header))
 
     # Pieces --------------------------------------------------------------------------------------
 
@@ -206,7 +192,8 @@ class Store:
         """Seconds, error and attempts of each analysis, from the receipts of the given names."""
         merged: dict[str, dict] = {}
         for name in names:
-            receipt = self.files.read_json(f"{_folder_of(at)}/log/{name}.json", healing=True)
+            # A torn one says no more than a lost one: the pieces are what counts.
+            receipt = self._whole(f"{_folder_of(at)}/log/{name}.json", records.RECEIPT)
             merged.update(receipt["analyses"] if receipt else {})
         return merged
 

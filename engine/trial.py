@@ -119,9 +119,10 @@ class Ledger:
         self.write("done" if last else "running")
         tensors = {f"ema.{k}": v for k, v in snapshot.ema.items()}
         tensors |= {f"raw.{k}": v for k, v in snapshot.raw.items()}
+        # Again in the header, but for what is not the same each time, in case the record is lost.
+        same = {name: n for name, n in numbers.items() if name != "train_seconds"}
         header = {"kimg": str(snapshot.kimg), "fingerprint": self.job.prints["snapshot"]}
-        # Once more, should trial.json be damaged; without what differs between equal trainings.
-        header["numbers"] = json.dumps({k: v for k, v in numbers.items() if k != "train_seconds"})
+        header["numbers"] = json.dumps(same, sort_keys=True)
         self.store.write_tensors(
             snapshot_path(Cell(self.trial, snapshot.kimg)), _arrays(tensors), header
         )

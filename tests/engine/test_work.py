@@ -287,6 +287,19 @@ def test_a_snapshot_torn_under_an_analysis_fails_its_pieces_with_a_reason_that_n
     assert todo.to_train() == [(cell.trial, [1])]
 
 
+def test_a_torn_snapshot_is_named_by_what_needs_it_and_trained_again(tiny, tmp_path):
+    ready = prepared({**tiny, "axes": {"width": [64], "n_train": [8]}, "kimg": [1]}, tmp_path)
+    compute(ready, analyses=[])
+    cell = Cell(ready.survey().trials[0], 1)
+    whole = ready.store.files.read(snapshot_path(cell))
+    ready.store.files.write(snapshot_path(cell), whole[:-1])
+    group = ready.facts.analyses["linearity"].group
+    outcome = analyse(job_of(ready), load(ready.sweep, "x"), cell, group, ["linearity"])
+    assert "kimg=1.safetensors is not a whole safetensors file" in outcome["errors"]["linearity"]
+    compute(ready)
+    assert ready.store.files.read(snapshot_path(cell)) == whole
+
+
 def test_a_torn_piece_is_computed_again(tiny, tmp_path):
     ready = prepared(tiny, tmp_path)
     compute(ready)

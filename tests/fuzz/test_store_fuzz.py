@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.files import Damaged
 from engine.grid import Cell, Trial
 from engine.pieces import Piece, Variable, encode, fingerprint_of
+from engine.records import Damaged
 from engine.store import Store, piece_path
 from tests.fuzz.cases import changed_json, damaged, fuzz
 
