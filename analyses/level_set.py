@@ -53,6 +53,8 @@ WALKS = np.array([0.2, 0.5, 1.2, 3.0])
 """Standard deviations tau of the threshold's step over one octave of width, in octaves."""
 OUTCOMES = 11
 """Outcomes of a measurement that are imagined."""
+NEGLIGIBLE = 5e-7
+"""Posterior mass on either side that an imagined outcome does not move."""
 GOLDEN = (np.sqrt(5) - 1) / 2
 LOGITS = np.linspace(-12.0, 12.0, 481)
 """Where the likelihood of a count is tabulated; it is read off linearly between them."""
@@ -85,13 +87,18 @@ class Fit:
 
     def gain(self, group: int, width: int, target: float) -> Float[np.ndarray, " n"]:
         """Expected fall of the interval's excess over `target` by a trial at each n_train."""
-        table = self.table[group, width]
-        now = max(float(self.widths[group, width]) - target, 0.0)
+        table, model = self.table[group, width], self.model
+        low, high = self.ends
+        now = max(float((high - low)[group, width]) - target, 0.0)
         outcomes = self._outcomes(table)
+        support = _support(table.sum(axis=(-2, -1)))
         gains = []
         for n, shares in enumerate(outcomes):
-            new = [table * np.exp(self.model.log_likelihood(n, share)) for share in shares]
-            low, high = self.model.interval(np.array([each.sum(axis=(-2, -1)) for each in new]))
+            new = np.zeros((len(shares), len(model.t)))
+            for density, share in zip(new, shares, strict=True):
+                likelihood = np.exp(model.log_likelihood(n, float(share), support))
+                density[support] = np.einsum("tbr,tbr->t", table[support], likelihood)
+            low, high = model.interval(new)
             gains.append(now - np.maximum(high - low - target, 0.0).mean())
         return np.array(gains)
 
@@ -104,6 +111,13 @@ class Fit:
         f, concentration = self.model.share[:, t, b], 1 / CORRELATIONS[r] - 1
         # Multiples of the golden ratio: quantiles of the noise that do not go with the threshold.
         return betaincinv(f * concentration, (1 - f) * concentration, even * OUTCOMES * GOLDEN % 1)
+
+
+def _support(density: Float[np.ndarray, " t"]) -> slice:
+    """Where all but a part in a million of a density lies."""
+    below = density.cumsum() / density.sum()
+    start, stop = np.searchsorted(below, [NEGLIGIBLE, 1 - NEGLIGIBLE])
+    return slice(int(start), int(stop) + 1)
 
 
 class LevelSet:
@@ -133,7 +147,8 @@ class LevelSet:
         self._blur_prior = prior / prior.sum(axis=1, keepdims=True)
         steps = np.diff(np.log2(np.asarray(width, float)))
         self._kernels = [[self._kernel(tau * np.sqrt(step)) for step in steps] for tau in WALKS]
-        self.log_likelihood = lru_cache(maxsize=4096)(self._log_likelihood)
+        self._norm = betaln(self._a, self._b)
+        self._seen = lru_cache(maxsize=4096)(self.log_likelihood)
 
     def fit(self, share: Float[np.ndarray, "g w n r"]) -> Fit:
         """Posterior given the shares of the trials measured so far; NaN where none is.
@@ -142,7 +157,7 @@ class LevelSet:
         """
         logs = np.zeros((*share.shape[:2], len(self.t), len(BLURS), len(CORRELATIONS)))
         for g, w, n, r in np.argwhere(~np.isnan(share)):
-            logs[g, w] += self.log_likelihood(int(n), float(share[g, w, n, r]))
+            logs[g, w] += self._seen(int(n), float(share[g, w, n, r]))
         likelihood = np.exp(logs - logs.max(axis=(2, 3, 4), keepdims=True))
         scale = logs.max(axis=(2, 3, 4)).sum()
         evidence = np.einsum("mb,gwtbr->gwmrt", self._blur_prior, likelihood)
@@ -156,6 +171,20 @@ class LevelSet:
             others = np.einsum("kmr,kwmrt->wmrt", weight, np.array([each for each, _ in chain]))
             table[g] = np.einsum("mb,wmrt,wtbr->wtbr", self._blur_prior, others, likelihood[g])
         return Fit(self, table / table.sum(axis=(2, 3, 4), keepdims=True))
+
+    def log_likelihood(
+        self, n: int, share: float, support: slice = slice(None)
+    ) -> Float[np.ndarray, "t b r"]:
+        """Of a share measured at the n-th n_train, at the thresholds of `support`.
+
+        Up to a constant of the share.
+        """
+        k = share * self.samples
+        known = betaln(k + self._a, self.samples - k + self._b) - self._norm
+        known -= known.max()
+        below = self._below[n, support]
+        low = known[below]
+        return low + self._part[n, support] * (known[below + 1] - low)
 
     def interval(
         self, density: Float[np.ndarray, "*s t"]
@@ -172,14 +201,6 @@ class LevelSet:
             place = self.t[after] + STEP * ((q - low) / (high - low) - 0.5)
             ends.append(np.clip(place, self.x[0], self.x[-1])[..., 0])
         return ends[0], ends[1]
-
-    def _log_likelihood(self, n: int, share: float) -> Float[np.ndarray, "t b r"]:
-        """Of a share measured at the n-th n_train, up to a constant."""
-        k = share * self.samples
-        known = betaln(k + self._a, self.samples - k + self._b) - betaln(self._a, self._b)
-        known -= known.max()
-        low = known[self._below[n]]
-        return low + self._part[n] * (known[self._below[n] + 1] - low)
 
     def _kernel(self, sd: float) -> Float[np.ndarray, "t t"]:
         kernel = np.exp(-0.5 * ((self.t - self.t[:, None]) / sd) ** 2)

@@ -163,6 +163,11 @@ def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estima
         result.train_seconds += result.per_trial[trial]
         result.analysis_seconds += float(lacking[i].sum(0) @ each)
         result.disk_bytes += _disk(job, key, len(missing))
+    if training:  # a search trains a part of what is missing
+        part = survey.most() / len(training)
+        result.train_seconds *= part
+        result.analysis_seconds *= part
+        result.disk_bytes *= part
     result.memory_bytes = _memory(job)
     if costs:
         largest = max(costs, key=lambda key: job.facts.sizes[key][0])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.board import Board
+from engine.boundary import BoundaryPlan
 from engine.cluster import Room, analysis_ask, trial_ask
 from engine.cost import check_disk, estimate
 from engine.fanout import Fanout, reason_of, share
@@ -73,7 +74,10 @@ class Driver:
 
     def _display(self, training: list) -> Display:
         left = sum(len(kimg) for _, kimg in training)
-        display = Display(trials=len(training), snapshots=left, analyses=self.todo.missing())
+        trials, missing = self.todo.most(), self.todo.missing()
+        if training:  # a search trains a part of them
+            left, missing = (count * trials // len(training) for count in (left, missing))
+        display = Display(trials=trials, snapshots=left, analyses=missing)
         display.expect(self.cost.core_seconds)
         return display
 
@@ -91,10 +95,13 @@ class Driver:
             fanout.add(at, missing)
 
     def _train(self, refs: tuple, training: list, fanout: Fanout) -> None:
-        if self.job.sweep.search:
-            plan = OptunaPlan(self.job)
-        else:
+        search, job = self.job.sweep.search, self.job
+        if search is None:
             plan = Plan(longest_first(training, lambda trial: self.cost.per_trial.get(trial, 0.0)))
+        elif search.optuna:
+            plan = OptunaPlan(job)
+        else:
+            plan = BoundaryPlan(job.sweep, job.store, job.prints, self.todo)
         vigil = Vigil(self.job.store, lambda trial: deadline(self._per_snapshot(trial)))
         calls = self.on_snapshot, self.on_lost
         tune_trials(self.job, refs, plan, fanout, *calls, vigil, self.stop, self.trial_room)

@@ -63,7 +63,7 @@ def planned(prepared: Prepared, machine: Machine | None = None) -> tuple[dict[st
     numbers = {
         "sweep": prepared.sweep.name,
         "trials": len(found.trials),
-        "trials_to_train": len(found.to_train()),
+        "trials_to_train": found.most(),
         "cells": {"total": len(found.trials) * len(prepared.sweep.kimg), **found.counts()},
         "stale_pieces": dict(found.stale),
         "why": prepared.explain(found),
@@ -87,7 +87,8 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
         f" {data.n_duplicates} duplicates, {data.n_leaked} leaked points removed",
         f"grid     {numbers['trials']} trials ({axes}) x {len(prepared.sweep.kimg)} kimg"
         f" = {cells['total']} cells: {states}",
-        f"to do    {numbers['trials_to_train']} trials to train",
+        f"to do    {'at most ' if prepared.sweep.search else ''}"
+        f"{numbers['trials_to_train']} trials to train",
         f"cost     {cost.core_seconds:.0f} core-seconds ({cost.train_seconds:.0f} training +"
         f" {cost.analysis_seconds:.0f} analyses), from {cost.source}",
         f"time     about {minutes:.1f} minutes on {cost.machine.cores} cores"

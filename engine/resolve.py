@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 import trainables
 from analyses.registry import ANALYSES, PAIRS, Analysis
 from analyses.relations import RELATIONS
+from engine.boundary import METRICS, coarse
 from engine.grid import Trial, trials
 from engine.spec import SpecError, Sweep, canonical, digest, nearest
 from trainables.architectures import ARCHITECTURES, DENOISERS, forward_flops, n_params
@@ -110,6 +111,7 @@ def resolve(
         name: analysis_facts(name, options, sweep.analyses, origin)
         for name, options in sweep.analyses.items()
     }
+    _check_boundary(sweep, origin)
     data, loaded = _data(sweep, origin, known)
     _check_sizes(sweep, data, origin)
     _check_labels(sweep, data, origin)
@@ -345,6 +347,28 @@ def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
         raise SpecError(
             f"{origin}: training.batch: {config.batch} does not split over"
             f" resources.workers {sweep.resources.workers}; wanted a multiple"
+        )
+
+
+def _check_boundary(sweep: Sweep, origin: str) -> None:
+    """A boundary search reads a share that is measured, and can afford its coarse grid."""
+    settings = sweep.search.boundary if sweep.search else None
+    if settings is None:
+        return
+    where = f"{origin}: search.boundary"
+    if settings.metric not in METRICS:
+        raise SpecError(f"{where}.metric: {unknown('share', settings.metric, METRICS)}")
+    analysis = METRICS[settings.metric]
+    if analysis not in sweep.analyses:
+        raise SpecError(
+            f"{where}.metric: {settings.metric} is measured by {analysis}; wanted {analysis!r}"
+            " among the analyses"
+        )
+    least = len(coarse(sweep))
+    if settings.budget < least:
+        raise SpecError(
+            f"{where}.budget: {settings.budget} does not pay for the coarse grid; wanted at least"
+            f" {least} trials"
         )
 
 

@@ -282,10 +282,31 @@ class Optuna(Strict):
     trials: int = Field(ge=1)
 
 
-class Search(Strict):
-    """Which points of the grid to train when not all of them."""
+class Boundary(Strict):
+    """Trials that locate, per width, the n_train at which a share of samples passes a level."""
 
-    optuna: Optuna
+    metric: str = "memorized_fraction"
+    """A share that an analysis measures and that falls with n_train."""
+    level: float = Field(0.5, gt=0, lt=1)
+    budget: int = Field(ge=1)
+    """Trials at most, those that are stored included."""
+    target_width: float = Field(gt=0)
+    """Octaves of n_train that every 95 % interval may be wide."""
+    kimg: Literal["last", "every"] = "last"
+    """The training times whose boundary is wanted; a trial gives all of them anyway."""
+
+
+class Search(Strict):
+    """Which points of the grid to train when not all of them: one of the two."""
+
+    optuna: Optuna | None = None
+    boundary: Boundary | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Search":
+        if (self.optuna is None) == (self.boundary is None):
+            raise ValueError("wanted one of optuna and boundary")
+        return self
 
 
 class Sweep(Strict):
@@ -317,6 +338,15 @@ class Sweep(Strict):
             constants = self.training if section == "training" else self.backbone.options
             if option in constants:
                 raise ValueError(f"axes.{axis} is also set as the constant {section}.{option}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_boundary_has_an_axis(self) -> "Sweep":
+        if self.search and self.search.boundary and len(self.axes["n_train"]) < 3:
+            raise ValueError(
+                "search.boundary: wanted at least 3 values on axes.n_train, along which it"
+                f" searches, got {list(self.axes['n_train'])}"
+            )
         return self
 
     @property
@@ -404,6 +434,7 @@ def _model_at(loc: Sequence[str], whole: type[BaseModel]) -> type[BaseModel]:
         "numerics": Numerics,
         "search": Search,
         "search.optuna": Optuna,
+        "search.boundary": Boundary,
     }
     return models.get(".".join(loc), whole)
 

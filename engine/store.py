@@ -68,13 +68,17 @@ class Store:
         """Replace sweep.json."""
         self.files.write_json("sweep.json", record)
 
+    def search(self) -> dict:
+        """Points that a search has asked for, with their value; `over`: what it has answered."""
+        return {"asked": [], "over": None} | (self.files.read_json("search.json") or {})
+
     def asked(self) -> list[dict]:
         """Points that a search has asked for so far, with their objective."""
-        return (self.files.read_json("search.json") or {"asked": []})["asked"]
+        return self.search()["asked"]
 
-    def write_asked(self, asked: list[dict]) -> None:
+    def write_asked(self, asked: list[dict], over: str | None = None) -> None:
         """Replace the record of a search."""
-        self.files.write_json("search.json", {"asked": asked})
+        self.files.write_json("search.json", {"asked": asked, "over": over})
 
     def scan(self, known: Mapping[str, str] | None = None) -> dict[str, Stored]:
         """What is stored, by folder (`trials/<address>` or `subsets/<address>`).

@@ -9,6 +9,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from engine.boundary import WAIT, BoundaryPlan
 from engine.cluster import Room
 from engine.fanout import Fanout
 from engine.grid import Cell, Trial, from_json, to_json, trials
@@ -24,6 +25,10 @@ RETRIES = 3
 MANY = 100_000
 
 
+IDLE_POLLS = 3
+"""Times that a waiting plan finds nothing under way before it gives up; Tune asks each second."""
+
+
 class Feed(Searcher):
     """Hands Tune as many trials of a plan as find room, unless too many analyses are waiting.
 
@@ -33,7 +38,7 @@ class Feed(Searcher):
 
     def __init__(
         self,
-        plan: "Plan",
+        plan: "AnyPlan",
         fanout: Fanout,
         stop: Callable[[], bool],
         limit: Callable[[], int],
@@ -42,6 +47,7 @@ class Feed(Searcher):
         self.plan, self.fanout, self.stop, self.limit = plan, fanout, stop, limit
         self.live: set[str] = set()
         self.held = False
+        self.idle = 0
 
     def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
         """Nothing to set: the plan knows metric and mode."""
@@ -55,12 +61,23 @@ class Feed(Searcher):
         self.held = self.fanout.backlog > (full / 2 if self.held else full)
         if self.held or len(self.live) >= self.limit():
             return None
+        self.plan.slots = self.limit()
         chosen = self.plan.next(trial_id)
+        if chosen is WAIT:
+            self._wait()
+            return None
         if chosen is None:
             return Searcher.FINISHED
         self.live.add(trial_id)
         trial, kimg = chosen
+        self.idle = 0
         return {"trial": to_json(trial), "kimg": list(kimg)}
+
+    def _wait(self) -> None:
+        """What a plan waits for will not come when nothing is under way: a task was lost."""
+        self.idle = 0 if self.plan.live or self.fanout.backlog else self.idle + 1
+        if self.idle > IDLE_POLLS:
+            self.plan.give_up()
 
     def on_trial_complete(
         self, trial_id: str, result: dict | None = None, error: bool = False
@@ -81,6 +98,9 @@ class Feed(Searcher):
 
 class Plan:
     """Which trials, in which order: the whole list."""
+
+    slots = 1
+    """How many trials may be live now."""
 
     def __init__(self, work: Sequence[tuple[Trial, list[float]]]) -> None:
         self.work = list(work)
@@ -136,6 +156,8 @@ class OptunaPlan(Plan):
         self.asked.append({"point": dict(trial.coordinates), "value": value})
         self.job.store.write_asked(self.asked)
 
+
+AnyPlan = Plan | BoundaryPlan
 
 OBJECTIVES = {"heldout_loss": "heldout_stream_loss", "stream_loss": "stream_loss"}
 """Objective in a sweep file -> number that training reports with each snapshot."""
@@ -207,7 +229,7 @@ class Watch(tune.Callback):
 def tune_trials(
     job: Job,
     refs: tuple[Any, Any],
-    plan: Plan,
+    plan: "AnyPlan",
     fanout: Fanout,
     on_snapshot: Callable[[Trial, dict], None],
     on_lost: Callable[[Trial, str, bool], None],

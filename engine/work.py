@@ -15,7 +15,7 @@ import numpy as np
 from engine.grid import Cell, Subset, Trial, moment, partner, trials
 from engine.index import Index, Row
 from engine.scan import Stored
-from engine.spec import Sweep, digest
+from engine.spec import Sweep, as_mapping, canonical, digest
 from engine.store import HEARTBEAT_SECONDS, Store, folder, piece_name
 
 PENDING, RUNNING, DONE, FAILED, SKIPPED = range(5)
@@ -43,6 +43,10 @@ class Survey:
     """The same by (analysis, `pieces` or `subset_pieces`, stored fingerprint)."""
     stale_at: dict[tuple[int, int], set[str]] = field(default_factory=dict)
     """The analyses with a stale piece, by (trial, kimg) index."""
+    begun: np.ndarray | None = None
+    """Under a search, bool (trial): asked for, or stored."""
+    left: int = 0
+    """How many further trials a search may ask for."""
     pairs: dict[str, tuple[np.ndarray, list[int]]] = field(default_factory=dict)
     """Pair analyses: index of each trial's partner (-1: none), and what they need of both."""
     noted: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -87,6 +91,13 @@ class Survey:
             for trial, row in zip(self.trials, lacking, strict=True)
             if row.any()
         ]
+
+    def most(self) -> int:
+        """How many trials a run trains: under a search at most."""
+        lacking = (self.pieces[:, :, 0] == PENDING).any(axis=1)
+        if self.begun is None:
+            return int(lacking.sum())
+        return int((lacking & self.begun).sum() + min(self.left, (lacking & ~self.begun).sum()))
 
     def to_analyse(self) -> list[tuple[Cell, list[str]]]:
         """Stored snapshots that lack pieces, with the analyses that are missing."""
@@ -303,14 +314,24 @@ def _survey_subset(
 
 def _skip(result: Survey, store: Store) -> None:
     """Mark what a finished search did not ask for; oracles are wanted for what it did."""
-    asked = store.asked()
-    points = [entry["point"] for entry in asked]
-    over = len(asked) >= result.sweep.search.optuna.trials
-    wanted = set()
-    for i, trial in enumerate(result.trials):
-        untouched = np.isin(result.pieces[i], (PENDING, SKIPPED)).all()
-        if not untouched or dict(trial.coordinates) in points:
-            wanted.add(trial.subset)
-        elif over:
-            result.pieces[i] = SKIPPED
+    search, record = result.sweep.search, store.search()
+    points = {canonical(entry["point"]) for entry in record["asked"]}
+    untouched = np.isin(result.pieces, (PENDING, SKIPPED)).all(axis=(1, 2))
+    asked = [canonical(dict(trial.coordinates)) in points for trial in result.trials]
+    result.begun = ~untouched | np.array(asked)
+    if search.optuna:
+        result.left = max(search.optuna.trials - len(record["asked"]), 0)
+        over = result.left == 0
+    else:
+        result.left = max(search.boundary.budget - int(result.begun.sum()), 0)
+        over = record["over"] == question(result.sweep)
+    if over:
+        result.pieces[~result.begun] = SKIPPED
+    wanted = {t.subset for t, begun in zip(result.trials, result.begun, strict=True) if begun}
     result.subsets = {s: states for s, states in result.subsets.items() if s in wanted}
+
+
+def question(sweep: Sweep) -> str:
+    """What a search answers: asked otherwise, or on another grid, it goes on."""
+    search = as_mapping(sweep)["search"]
+    return digest([search, sweep.axes, sweep.kimg])
