@@ -8,7 +8,7 @@ PINS := .ci/constraints.txt
 TORCH := $(shell grep '^torch==' $(PINS))
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: venv demo test lint fuzz benchmark clean
+.PHONY: venv demo test lint faults fuzz benchmark clean
 
 venv: $(VENV)/.installed
 
@@ -26,6 +26,12 @@ demo: venv
 
 test: venv
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Kills, tears and fills what a running sweep stands on. `make faults SEED=7 COUNT=60`
+SEED ?= 0
+COUNT ?= 36
+faults: venv
+	$(BIN)/python -m tests.faults --seed $(SEED) --count $(COUNT)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 from pyarrow import fs
 
-from engine.files import TEMPORARY
+from engine.files import TEMPORARY, Files
 from engine.gather import RAW_DIMS
 from engine.store import Store
 
@@ -164,3 +164,11 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     elif path.exists():
         path.unlink()
+
+
+def size(files: Files) -> int:
+    """Bytes of the whole cube, both forms."""
+    tree = fs.FileSelector(files.path(ZARR), recursive=True, allow_not_found=True)
+    infos = files.system.get_file_info(tree)
+    infos += files.system.get_file_info([files.path(NETCDF)])
+    return sum(info.size or 0 for info in infos)

@@ -1,6 +1,7 @@
 """Trials, analyses and cube in one process: what is computed, resumed, recomputed, refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,6 +248,27 @@ def test_torn_records_cost_no_results(tiny, tmp_path, torn):
     assert contents(tmp_path, "kimg*.arrow").items() <= before.items()
     for name in ("heldout_loss", "stream_loss", "heldout_stream_loss", "images_seen"):
         xr.testing.assert_identical(cube_of(again)[name], whole[name])
+
+
+@pytest.mark.parametrize(
+    "torn", ["results.zarr/zarr.json", "results.zarr/heldout_loss/c/**/0", "*.nc"]
+)
+def test_a_torn_cube_is_gathered_again_and_a_whole_one_is_not(whole, torn):
+    from engine.publish import publish
+
+    facts = whole.facts.model_dump(mode="json")
+
+    def stamp():
+        publish(whole.sweep, facts, whole.prints, whole.store, whole.survey(), figures=False)
+        return whole.store.files.modified("cube.json")
+
+    assert stamp() == (before := stamp())
+    path = next(p for p in sorted(Path(whole.store.folder).glob(torn)) if p.is_file())
+    path.write_bytes(path.read_bytes()[:-1])
+    assert stamp() > before
+    xr.testing.assert_equal(
+        xr.open_zarr(Path(whole.store.folder) / "results.zarr").load(), cube_of(whole)
+    )
 
 
 def test_a_snapshot_torn_under_an_analysis_fails_its_pieces_with_a_reason_that_names_it(
