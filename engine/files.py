@@ -95,6 +95,9 @@ class Files:
         self.uri = uri
         self.bundles = Bundles(self)
 
+    def __reduce__(self) -> tuple:
+        return Files, (self.uri,)
+
     @property
     def is_local(self) -> bool:
         """Whether the folder lies on a disk of this machine (or one mounted here)."""

@@ -54,7 +54,7 @@ class Analysis(TypedDict):
     """One analysis in a receipt."""
 
     __pydantic_config__ = OPEN
-    seconds: float
+    seconds: NotRequired[float]
     fingerprint: str
     error: NotRequired[str]
     traceback: NotRequired[str]

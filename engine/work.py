@@ -184,12 +184,17 @@ def _pair_up(result: Survey, needs: Mapping[str, list[str]]) -> None:
 
 
 def _drop_torn(result: Survey, store: Store) -> None:
-    """Snapshots that are needed but torn are trained again; what nobody needs is not looked at."""
+    """Snapshots that are needed but torn are trained again, and what failed on them is repeated.
+
+    What nobody needs is not looked at.
+    """
     alone = [a for a, name in enumerate(result.sweep.analyses, 1) if name not in result.pairs]
-    needed = (result.pieces[:, :, alone] == PENDING).any(2) & (result.pieces[:, :, 0] == DONE)
-    for i, j in np.argwhere(needed):
+    lacking = np.isin(result.pieces[:, :, alone], (PENDING, FAILED)).any(2)
+    for i, j in np.argwhere(lacking & (result.pieces[:, :, 0] == DONE)):
         if not store.has_snapshot(Cell(result.trials[i], result.sweep.kimg[j])):
-            result.pieces[i, j, 0] = PENDING
+            row = result.pieces[i, j]
+            row[row == FAILED] = row[0] = PENDING
+            result.errors.pop((int(i), int(j)), None)
 
 
 def _skip_lost_pairs(result: Survey) -> None:
@@ -261,11 +266,6 @@ def _survey_trial(
                 row[a] = FAILED
                 found.errors.setdefault(j, f"{name}: {receipt['error']}")
         complete = bool(alone) and (row[alone] == DONE).all()
-        if not complete and moment(kimg) in stored.snapshots and not store.has_snapshot(cell):
-            # Torn: trained to again, and what failed on it is tried again.
-            stored.snapshots.discard(moment(kimg))
-            row[row == FAILED] = PENDING
-            result.errors.pop((i, j), None)
         row[0] = _training_status(record, stored, kimg, complete=complete, live=live)
         if row[0] == FAILED:
             found.errors.setdefault(j, f"training: {record.get('error')}")

@@ -22,7 +22,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("seed", "names"), enumerate(SCENES))
+@pytest.mark.parametrize(("seed", "names"), list(enumerate(SCENES)))
 def test_the_same_command_ends_in_the_undisturbed_cube(seed, names, undisturbed, tmp_path):
     for again in range(3):
         try:

@@ -52,7 +52,7 @@ class Change:
     def __init__(self, storage):
         self.sweep = parse(SWEEP, "s")
         self.store = Store(str(storage), "s")
-        self.store.write_record({"sweep": SWEEP, "prints": PRINTS, "facts": FACTS})
+        self.store.write_record({"sweep": SWEEP, "prints": PRINTS, "facts": FACTS, "identity": {}})
         self.every, self.clock = trials(self.sweep), 1_000_000_000
 
     def tick(self, point):

@@ -43,7 +43,7 @@ def start(layer: nn.Linear, *, zero: bool = False) -> nn.Linear:
     return layer
 
 
-def modulate(norm: nn.LayerNorm, h: Tokens, gamma: Tokens, beta: Tokens) -> Tokens:
+def modulate(norm: nn.Module, h: Tokens, gamma: Tokens, beta: Tokens) -> Tokens:
     """(1 + gamma) norm(h) + beta."""
     return torch.addcmul(beta, norm(h), 1 + gamma)
 
