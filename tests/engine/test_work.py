@@ -271,21 +271,6 @@ def test_a_torn_cube_is_gathered_again_and_a_whole_one_is_not(whole, torn):
     )
 
 
-def test_a_snapshot_torn_under_an_analysis_fails_its_pieces_with_a_reason_that_names_it(
-    tiny, tmp_path
-):
-    ready = prepared({**tiny, "axes": {"width": [64], "n_train": [8]}, "kimg": [1]}, tmp_path)
-    compute(ready, analyses=[])
-    ((cell, names),) = ready.survey().to_analyse()
-    path = snapshot_path(cell)
-    ready.store.files.write(path, ready.store.files.read(path)[:100])
-    analyse(job_of(ready), load(ready.sweep, "x"), cell, "cell", names)
-    (error,) = ready.survey().errors.values()
-    assert "kimg=1.safetensors is not a whole safetensors file" in error
-    compute(prepared(tiny | {"axes": {"width": [64], "n_train": [8]}, "kimg": [1]}, tmp_path))
-    assert ready.survey().is_finished and not ready.survey().errors
-
-
 def test_a_torn_snapshot_is_named_by_what_needs_it_and_trained_again(tiny, tmp_path):
     ready = prepared({**tiny, "axes": {"width": [64], "n_train": [8]}, "kimg": [1]}, tmp_path)
     compute(ready, analyses=[])
