@@ -172,12 +172,11 @@ def _compute(
     job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
     if address is None:
         check_memory(job, prepared.origin)
-    size = data.pool.nbytes + data.heldout.nbytes
     try:
         with (
             cluster(
                 address,
-                size,
+                data.nbytes,
                 prepared.store.files,
                 groups=prepared.sweep.resources.workers > 1,
             ),

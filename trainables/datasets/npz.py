@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 
-from trainables.datasets.images import Images, to_float
+from trainables.datasets.images import Images, Stored, checked
 
 
 def load(
@@ -13,15 +12,15 @@ def load(
 ) -> Images:
     """The array `key` of an .npz file, and `test_key` as its official test part.
 
-    n h w or n c h w (n h w c with `channels_last`); bytes are scaled to [-1, 1], floats are taken
-    as they are. Raises ValueError naming the file, and the arrays it holds if one is missing.
+    n h w or n c h w (n h w c with `channels_last`); bytes stand for [-1, 1], floats are taken as
+    they are. Raises ValueError naming the file, and the arrays it holds if one is missing.
     """
     path = Path(path)
     test = None if test_key is None else _array(path, test_key, channels_last)
     return Images(_array(path, key, channels_last), test, sources=(path,))
 
 
-def _array(path: Path, key: str, channels_last: bool) -> Float32[np.ndarray, "n c h w"]:
+def _array(path: Path, key: str, channels_last: bool) -> Stored:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -33,7 +32,7 @@ def _array(path: Path, key: str, channels_last: bool) -> Float32[np.ndarray, "n 
         raise ValueError(f"{path}: no images to read: {error}.") from error
     if array.ndim not in (3, 4) or array.size == 0:
         raise ValueError(f"{path}: `{key}` must be n h w or n c h w, got {array.shape}.")
-    pixels = to_float(array, f"{path}: `{key}`")
+    pixels = checked(array, f"{path}: `{key}`")
     if array.ndim == 3:
         return pixels[:, None]
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 1)) if channels_last else pixels
