@@ -8,6 +8,7 @@ Images that came as bytes are kept as bytes and become floats where a subset is 
 """
 
 import hashlib
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from trainables.config import LABELS
 from trainables.datasets import DATASETS
+from trainables.datasets.audit import Near, near
 from trainables.datasets.images import Images, Stored, blocks, floats
 from trainables.registry import check_options, is_int, lookup, require
 from trainables.streams import stream
@@ -45,13 +47,16 @@ class Data:
     sigma_data: float
     """Standard deviation of all pixels of the pool about their one mean."""
     content_hash: str
-    """blake2b of shapes and bytes of pool and held-out points, and of `copies` above 1."""
+    """blake2b of shapes and bytes of pool and held-out points, and of `copies` above 1; for images
+    from files the digest of their bytes, labels and preprocessing stands for the pool."""
     n_leaked: int
     """Points taken out of the pool because they equal a held-out point byte by byte."""
     n_duplicates: int
     """Points of the pool that equal an earlier one byte by byte (they stay)."""
     n_constant_pixels: int
     """Pixels with one value all over the pool."""
+    near: Near | None = None
+    """Near duplicates, searched for where images came from files and are not too many."""
     moments: Moments | None = None
     """Exact mean and covariance of the law, for synthetic data."""
     sources: tuple[Path, ...] = ()
@@ -162,14 +167,18 @@ def load(
 ) -> Data:
     """The data set `name` with `n_heldout` held-out points.
 
-    `resolution` (pixels, at most the smaller side) averages over areas down to a square, `copies`
-    puts every training point that often into its training set; the other options are the
-    loader's. Raises ValueError for an unknown name or option (with the choices), fewer than 2
-    held-out points or fewer than 2 left, and an impossible resolution or number of copies;
-    FileNotFoundError for a missing file.
+    `resolution` (pixels, at most the smaller side) averages over areas down to a square, unless
+    the loader has such an option of its own, `copies` puts every training point that often into
+    its training set; the other options are the loader's. Raises ValueError for an unknown name or
+    option (with the choices), fewer than 2 held-out points or fewer than 2 left, and an impossible
+    resolution or number of copies; FileNotFoundError for a missing file.
     """
     loader = lookup("data set", name, DATASETS)
     given = {"n_heldout", "resolution", "copies"}
+    if "resolution" in inspect.signature(loader).parameters:
+        given.discard("resolution")
+        options |= {} if resolution is None else {"resolution": resolution}
+        resolution = None
     check_options(f"Data set {name!r}", loader, options, given)
     require(is_int(n_heldout, 2), name, "n_heldout", n_heldout, "a whole number of at least 2")
     require(is_int(copies, 1), name, "copies", copies, "a whole number of at least 1")
@@ -181,16 +190,18 @@ def load(
     _require_points(len(rows), 2, name, n_heldout)
     low = np.min([block.min(0) for block in blocks(images.points, rows)], axis=0)
     high = np.max([block.max(0) for block in blocks(images.points, rows)], axis=0)
+    content = _content_hash(images, rows, heldout, copies)
     return Data(
         name=name,
         points=images.points,
         rows=rows,
         heldout=heldout,
         sigma_data=_deviation(images.points, rows),
-        content_hash=_content_hash(images.points, rows, heldout, copies),
+        content_hash=content,
         n_leaked=int((~clean).sum()),
         n_duplicates=len(rows) - len(set(keys) - heldout_keys),
         n_constant_pixels=int((low == high).sum()),
+        near=near(images.points, rows, heldout, content) if images.prepared else None,
         moments=images.moments,
         sources=images.sources,
         copies=copies,
@@ -245,13 +256,16 @@ def _deviation(points: Stored, rows: Int64[np.ndarray, " p"]) -> float:
 
 
 def _content_hash(
-    points: Stored, rows: Int64[np.ndarray, " p"], heldout: Batch, copies: int
+    images: Images, rows: Int64[np.ndarray, " p"], heldout: Batch, copies: int
 ) -> str:
-    """Of the floats, whether or not they are kept as bytes."""
-    digest = hashlib.blake2b(digest_size=16)
+    """Of the floats, whether or not they are kept as bytes; of prepared files, of their digest."""
+    digest, points = hashlib.blake2b(digest_size=16), images.points
     digest.update(f"<f4 {(len(rows), *points.shape[1:])}".encode())
-    for block in blocks(points, rows):
-        digest.update(np.ascontiguousarray(block, dtype="<f4").data)
+    if images.prepared:
+        digest.update(images.prepared.encode())
+    else:
+        for block in blocks(points, rows):
+            digest.update(np.ascontiguousarray(block, dtype="<f4").data)
     _update(digest, heldout)
     if copies > 1:
         digest.update(f"copies {copies}".encode())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
-Stored = Float32[np.ndarray, "n c h w"] | UInt8[np.ndarray, "n c h w"]
+Stored = Float32[np.ndarray, "_n _c _h _w"] | UInt8[np.ndarray, "_n _c _h _w"]
 BLOCK_BYTES = 1 << 26  # of floats made at once
 
 
@@ -21,7 +21,7 @@ class Images:
 
     points: Stored
     """All images, or those of the official training part."""
-    test: Float32[np.ndarray, "m _c _h _w"] | UInt8[np.ndarray, "m _c _h _w"] | None = None
+    test: Stored | None = None
     """The official test part, if there is one."""
     moments: tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, "d d"]] | None = None
     """Exact mean and covariance of the law the images are drawn from, where it is known."""
@@ -31,6 +31,8 @@ class Images:
     """Orthonormal bases of the subspaces that the classes lie in, where they are known."""
     sources: tuple[Path, ...] = ()
     """The files that were read: a cache of anything computed from the images depends on them."""
+    prepared: str = ""
+    """Digest of files of images with what was done to them; empty for what came otherwise."""
 
 
 def from_bytes(pixels: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
