@@ -53,7 +53,7 @@ HOSTILE = {
     "a file": lambda mark: pickle.dumps(Calls(open, str(mark), "w")),
     "inside a dictionary": lambda mark: pickle.dumps({b"data": Calls(os.mkdir, str(mark))}),
     "by instance": lambda mark: f"(S'touch {mark}'\nios\nsystem\n.".encode(),
-    "a dotted name": lambda mark: b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__class__\x93.",
+    "a dotted name": lambda mark: b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.",
     "an extension": lambda mark: b"\x80\x02\x82\x01.",
     "a state for a function": lambda mark: build(
         ("numpy.core.multiarray", "_reconstruct"), (None, {"__defaults__": 1})
@@ -81,7 +81,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(make, tmp_path):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("protocol", range(5))
 def test_plain_pickles_are_read(protocol):
     value = {
         b"data": np.arange(12, dtype=np.uint8).reshape(3, 4),

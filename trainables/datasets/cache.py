@@ -7,6 +7,7 @@ Both are written under another name and renamed: a builder that dies leaves noth
 and two that build the same at once both succeed, the second one's copy being thrown away.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -195,8 +196,9 @@ def _build(events: Iterable[Item | Labels], prepare: Preprocessing) -> str:
 def _sweep(parent: Path) -> None:
     """What builders left that were killed."""
     for left in parent.glob("tmp-*"):
-        if time.time() - left.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # its builder has just finished
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _classes(part: _Part, listed: Mapping[str, int]) -> Int64[np.ndarray, " n"] | None:

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from trainables.datasets.formats.item import PILLOW, SUFFIXES
 from trainables.datasets.images import Images
 from trainables.registry import require
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 MODES = {1: "L", 3: "RGB"}
 
 
@@ -47,7 +47,7 @@ def _read(folder: Path, channels: int) -> tuple[tuple[Path, ...], np.ndarray]:
 
 def _pixels(file: Path, channels: int) -> UInt8[np.ndarray, "c h w"]:
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=PILLOW) as image:
             array = np.asarray(image.convert(MODES[channels]))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} is not a readable image: {error}.") from error
