@@ -169,8 +169,8 @@ def _build(events: Iterable[Item | Labels], prepare: Preprocessing) -> str:
     _sweep(parent)
     work = parent / _temporary()
     work.mkdir()
+    train, test = _Part(work / "train.npy"), _Part(work / "test.npy")
     try:
-        train, test = _Part(work / "train.npy"), _Part(work / "test.npy")
         listed: Mapping[str, int] = {}
         for event in events:
             if isinstance(event, Labels):
@@ -190,6 +190,9 @@ def _build(events: Iterable[Item | Labels], prepare: Preprocessing) -> str:
             np.save(work / "labels.npy", labels)
         return _publish(work, prepare)
     finally:
+        for part in (train, test):
+            if part.file is not None:
+                part.file.close()
         shutil.rmtree(work, ignore_errors=True)
 
 
