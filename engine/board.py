@@ -1,10 +1,13 @@
 """TensorBoard: one run per trial with scalars against kimg, sample grids and hyper-parameters.
 
 Derived from the pieces: a trial that goes on after a crash is written again from what is stored,
-so nothing is doubled. TensorBoard is for looking; the cube is the data.
+so nothing is doubled. TensorBoard is for looking; the cube is the data. Event files grow, objects
+of an object store do not: there each run is written in a temporary folder and uploaded when its
+trial, or the driver, ends.
 """
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from engine.job import Job, training_points
 from engine.pieces import Piece
 from trainables.datasets.data import Data
 
+FOLDER = "tensorboard"
 SHOWN_SIGMAS = (0.1, 0.47, 2.0)
 """Noise levels whose nearest neighbours on the grid get a curve."""
 GRID = 16
@@ -30,7 +34,12 @@ class Board:
 
     def __init__(self, job: Job, data: Data) -> None:
         self.job, self.data = job, data
-        self.folder = Path(job.store.files.path("tensorboard"))
+        self.files = job.store.files
+        if self.files.is_local:
+            self.folder = Path(self.files.path(FOLDER))
+        else:
+            self.folder = Path(tempfile.mkdtemp(prefix="diffphase-"))
+            self.uploaded = {name.split("/")[1] for name in self.files.listing(FOLDER)}
         self.writers: dict[Trial, SummaryWriter] = {}
         self.left: dict[Trial, list[float]] = {}
         self.ready: dict[Trial, set[float]] = {}
@@ -41,13 +50,17 @@ class Board:
     def begin(self, trial: Trial, complete: Sequence[float]) -> None:
         """Start a trial's run anew with the cells that are stored already."""
         shutil.rmtree(self.folder / trial.address, ignore_errors=True)
+        if not self.files.is_local and trial.address in self.uploaded:
+            for name in self.files.listing(f"{FOLDER}/{trial.address}"):
+                self.files.delete(name)
         self.left[trial], self.ready[trial] = sorted(self.job.sweep.kimg), set()
         for kimg in complete:
             self.add(Cell(trial, kimg))
 
     def has(self, trial: Trial) -> bool:
         """Whether the trial's run was written, by this run or an earlier one."""
-        return (self.folder / trial.address).is_dir()
+        here = (self.folder / trial.address).is_dir()
+        return here or (not self.files.is_local and trial.address in self.uploaded)
 
     def add(self, cell: Cell) -> None:
         """Log a cell whose pieces are all stored, once those before it are logged.
@@ -64,9 +77,10 @@ class Board:
         for trial, ready in self.ready.items():
             for kimg in sorted(ready & set(self.left[trial])):
                 self._write(Cell(trial, kimg), last=False)
-        for writer in self.writers.values():
-            writer.close()
-        self.writers.clear()
+        for trial in list(self.writers):
+            self._end(trial)
+        if not self.files.is_local:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.left.clear()
         self.ready.clear()
 
@@ -87,7 +101,15 @@ class Board:
         if last:
             for summary in hparams(dict(cell.trial.coordinates), dict(scalars)):
                 writer.file_writer.add_summary(summary)
-            self.writers.pop(cell.trial).close()
+            self._end(cell.trial)
+
+    def _end(self, trial: Trial) -> None:
+        self.writers.pop(trial).close()
+        if not self.files.is_local:
+            place = trial.address
+            self.files.upload(str(self.folder / place), f"{FOLDER}/{place}")
+            shutil.rmtree(self.folder / place)
+            self.uploaded.add(place)
 
     def step(self, kimg: float) -> int:
         """TensorBoard's step: kimg where all are whole numbers, else images."""

@@ -31,18 +31,22 @@ Storage = Annotated[str, typer.Option(help="Folder or URI under which the sweep'
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Replace a key, e.g. axes.width=[8,16].")
 ]
+Out = Annotated[
+    str | None, typer.Option(help="Folder for what is made, if the sweep's own may only be read.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 def main() -> None:
     """Run the command line; bad input exits 2 with one message and nothing started."""
-    from engine.files import Busy
+    from engine.files import Full
+    from engine.lock import Busy
 
     try:
         app()
-    except (SpecError, Busy) as error:
+    except (SpecError, Busy, Full) as error:
         print(f"diffphase: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, Full) else 2)
 
 
 def find(sweep: str, overrides: list[str] | None) -> tuple[Sweep, str]:
@@ -160,11 +164,12 @@ def status(path: PathArgument, as_json: Json = False) -> None:
 def gather(
     path: PathArgument,
     to: Annotated[str, typer.Option(help="netcdf (with zarr), csv or parquet.")] = "netcdf",
+    out: Out = None,
 ) -> None:
     """Rebuild the cube from the pieces."""
     from engine.publish import gather_at
 
-    print(_bad_input(lambda: gather_at(path, to)))
+    print(_bad_input(lambda: gather_at(path, to, out)))
 
 
 @app.command()
@@ -174,13 +179,14 @@ def plot(
         list[str] | None,
         typer.Option(help="A figure of the paper, paper/1 to paper/30, or paper for all."),
     ] = None,
+    out: Out = None,
 ) -> None:
     """Draw the figures from the cube: PNG, PDF and the plotted numbers."""
     from engine.neighbours import training_images
     from engine.publish import plot_at
 
     train, without = training_images(path) if figure else (None, "")
-    drawn, missing = _bad_input(lambda: plot_at(path, figure or (), train))
+    drawn, missing = _bad_input(lambda: plot_at(path, figure or (), train, out))
     for name in drawn:
         print(name)
     say = partial(Console(stderr=True).print, highlight=False, markup=False)

@@ -1,7 +1,9 @@
 """The cube on disk: results.zarr and results.nc for every xarray, CSV and Parquet for the rest.
 
 Derived from the pieces and rebuildable. A new cube is built beside the old one and moved in, so a
-reader finds one of the two; a crash between the moves is repaired by the next gather.
+reader finds one of the two; a crash between the moves is repaired by the next gather. On an object
+store, where nothing moves, the root metadata of the zarr goes first and comes last: a reader finds
+a whole cube or none.
 """
 
 import os
@@ -16,7 +18,7 @@ import xarray as xr
 import zarr
 from pyarrow import fs
 
-from engine.files import TEMPORARY
+from engine.files import TEMPORARY, Files
 from engine.gather import RAW_DIMS
 from engine.store import Store
 
@@ -38,13 +40,14 @@ def read(store: Store) -> tuple[xr.Dataset, xr.Dataset]:
         FileNotFoundError: the sweep has not been gathered.
     """
     with tempfile.TemporaryDirectory(prefix="diffphase-") as scratch:
-        path = store.files.path(NETCDF)
-        if not store.files.exists(NETCDF):
+        files = store.out if store.out.exists(NETCDF) else store.files
+        path = files.path(NETCDF)
+        if not files.exists(NETCDF):
             raise FileNotFoundError(
                 f"{store.folder}/{NETCDF} is missing: run `diffphase gather` first"
             )
-        if not store.files.is_local:
-            fs.copy_files(path, scratch, source_filesystem=store.files.system)
+        if not files.is_local:
+            fs.copy_files(path, f"{scratch}/{NETCDF}", source_filesystem=files.system)
             path = f"{scratch}/{NETCDF}"
         groups = [
             xr.load_dataset(path, engine="netcdf4", group=group) for group in (None, "phase")
@@ -67,7 +70,7 @@ def table(store: Store, cube: xr.Dataset, kind: str) -> str:
         f"results.{kind}",
         lambda path: frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path),
     )
-    return f"{store.folder}/results.{kind}"
+    return f"{store.out.shown}/results.{kind}"
 
 
 def _to_zarr(path: str, cube: xr.Dataset, phase: xr.Dataset) -> None:
@@ -109,13 +112,21 @@ def _to_netcdf(path: str, cube: xr.Dataset, phase: xr.Dataset) -> None:
 
 
 def _replace(store: Store, name: str, build: Callable[[str], object]) -> None:
-    """Build beside, move the old one aside, move the new one in, drop the old one."""
-    files = store.files
-    if not files.is_local:
+    """Build beside, move the old one aside, move the new one in, drop the old one.
+
+    Raises:
+        Full: no space is left.
+    """
+    if not store.out.is_local:
         with tempfile.TemporaryDirectory(prefix="diffphase-") as scratch:
             build(f"{scratch}/{name}")
-            fs.copy_files(scratch, files.base, destination_filesystem=files.system)
+            _publish(store.out, Path(scratch, name))
         return
+    with store.out.noticing_full():
+        _move_in(store.out, name, build)
+
+
+def _move_in(files: Files, name: str, build: Callable[[str], object]) -> None:
     os.makedirs(files.base, exist_ok=True)
     target, old = Path(files.path(name)), Path(files.path(OLD + name))
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=files.base) as scratch:
@@ -125,6 +136,22 @@ def _replace(store: Store, name: str, build: Callable[[str], object]) -> None:
             target.rename(old)
         os.replace(f"{scratch}/{name}", target)
     _remove(old)
+
+
+def _publish(files: Files, built: Path) -> None:
+    """Upload a file, or a zarr store: none of its parts is found without the root's metadata."""
+    if built.is_file():
+        files.write(built.name, built.read_bytes())
+        return
+    root = f"{built.name}/zarr.json"
+    last = (built / "zarr.json").read_bytes()
+    files.delete(root)
+    (built / "zarr.json").unlink()
+    before = set(files.listing(built.name))
+    files.upload(str(built), built.name)
+    for name in before - {f"{built.name}/{p.relative_to(built)}" for p in built.rglob("*")}:
+        files.delete(name)
+    files.write(root, last)
 
 
 def _remove(path: Path) -> None:

@@ -2,25 +2,71 @@
 
 A file is either absent or complete: locally it is written under a temporary name, synced and
 renamed; on an object store the upload becomes visible when it is closed. Presence is completion.
+docs/store.md says what of it survives which failure.
 """
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
+from engine.lock import hold
+from engine.spec import SpecError
+
 TEMPORARY = ".tmp-"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Of bytes or of files: both end a write."""
+LITTLE = 2**20
+"""Bytes of free space on a disk below which it is full."""
 
 
-class Busy(RuntimeError):
-    """Another live driver holds the folder."""
+class Full(OSError):
+    """No space is left in the store: neither waiting nor trying elsewhere helps."""
+
+
+def join(place: str, name: str) -> str:
+    """`name` below a folder or URI, whose query stays at the end.
+
+    >>> join("s3://bucket/sweeps?scheme=http", "quickstart")
+    's3://bucket/sweeps/quickstart?scheme=http'
+    """
+    folder, mark, query = _parts(place)
+    return f"{folder.rstrip('/')}/{name}{mark}{query}"
+
+
+def split(place: str) -> tuple[str, str]:
+    """What `join` joined: the folder or URI above, and the last name.
+
+    >>> split("s3://bucket/sweeps/quickstart?scheme=http")
+    ('s3://bucket/sweeps?scheme=http', 'quickstart')
+    >>> split("quickstart/")
+    ('.', 'quickstart')
+    """
+    folder, mark, query = _parts(place)
+    above, slash, name = folder.rstrip("/").rpartition("/")
+    return f"{above or slash or '.'}{mark}{query}", name
+
+
+def _with_short_puts(uri: str) -> str:
+    """Ask S3 for one request a small file, where three are usual (and may leave parts behind)."""
+    place, _, query = uri.partition("?")
+    if not place.startswith("s3://") or "allow_delayed_open" in query:
+        return uri
+    return f"{place}?{query}{'&' if query else ''}allow_delayed_open=true"
+
+
+def _parts(place: str) -> tuple[str, str, str]:
+    return place.partition("?") if "://" in place else (place, "", "")
 
 
 class Files:
@@ -28,7 +74,10 @@ class Files:
 
     def __init__(self, uri: str) -> None:
         if "://" in uri:
-            self.system, self.base = fs.FileSystem.from_uri(uri)
+            try:
+                self.system, self.base = fs.FileSystem.from_uri(_with_short_puts(uri))
+            except (ValueError, OSError, NotImplementedError) as error:
+                raise SpecError(f"storage {uri.partition('?')[0]}: {error}") from error
         else:
             self.system, self.base = fs.LocalFileSystem(), os.path.abspath(uri)
         self.base = self.base.rstrip("/")
@@ -39,6 +88,30 @@ class Files:
         """Whether the folder lies on a disk of this machine (or one mounted here)."""
         return isinstance(self.system, fs.LocalFileSystem)
 
+    @property
+    def shown(self) -> str:
+        """The folder as people read it: no query, no credentials."""
+        scheme = self.uri.partition("://")[0]
+        return self.base if self.is_local else f"{scheme}://{self.base}"
+
+    def check(self, *, make: bool = False) -> None:
+        """See that an object store answers.
+
+        Args:
+            make: make the bucket if it is missing and the URI says allow_bucket_creation.
+
+        Raises:
+            SpecError: nothing answers, it refuses, or the bucket to be made may not be.
+        """
+        if self.is_local:
+            return
+        bucket = self.base.partition("/")[0]
+        try:
+            if self.system.get_file_info(bucket).type == fs.FileType.NotFound and make:
+                self.system.create_dir(bucket, recursive=False)
+        except OSError as error:
+            raise SpecError(f"storage {self.shown}: {error}") from error
+
     def path(self, name: str) -> str:
         """The full path of a file; refuses names that would leave the folder."""
         if name.startswith("/") or ".." in name.split("/"):
@@ -47,16 +120,36 @@ class Files:
 
     def read(self, name: str) -> bytes | None:
         """The content, or None where there is no such file."""
+        return self._again(lambda: self._read(name), OSError)
+
+    def _read(self, name: str) -> bytes | None:
         try:
             with self.system.open_input_file(self.path(name)) as file:
                 return file.read()
         except FileNotFoundError:
             return None
 
+    def _again(self, read: Callable[[], Any], *errors: type[Exception]) -> Any:
+        """What `read` gives; from an object store, after an error, once more.
+
+        The size of an object is asked for before its content: one that is replaced in between
+        may come short.
+        """
+        try:
+            return read()
+        except errors:
+            if self.is_local:
+                raise
+        return read()
+
     def read_json(self, name: str) -> dict | None:
         """The JSON object in a file, or None where there is none."""
-        data = self.read(name)
-        return None if data is None else json.loads(data)
+
+        def parse() -> dict | None:
+            data = self.read(name)
+            return None if data is None else json.loads(data)
+
+        return self._again(parse, ValueError)
 
     def exists(self, name: str) -> bool:
         """Whether the file (or folder) is there."""
@@ -81,27 +174,48 @@ class Files:
         ]
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file as a whole; after return it survives a crash of the machine."""
-        path = self.path(name)
-        if not self.is_local:
-            with self.system.open_output_stream(path) as file:
-                file.write(data)
-            return
-        folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
-        unique = f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        temporary = os.path.join(folder, unique)
+        """Replace a file as a whole; after return it survives a crash of the machine.
+
+        Raises:
+            Full: no space is left.
+        """
+        with self.noticing_full():
+            if self.is_local:
+                _write_local(self.path(name), data)
+                return
+            # In a thread: an interrupt between opening and closing would publish half a file.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(self._upload, self.path(name), data).result()
+
+    def _upload(self, path: str, data: bytes) -> None:
+        with self.system.open_output_stream(path) as file:
+            file.write(data)
+
+    def upload(self, folder: str, name: str) -> None:
+        """Copy the files of a local folder to the folder `name` of an object store."""
+        with self.noticing_full():
+            fs.copy_files(folder, self.path(name), destination_filesystem=self.system)
+
+    @contextlib.contextmanager
+    def noticing_full(self) -> Iterator[None]:
+        """Turn whatever says that the store is full into `Full`."""
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temporary)
+            yield
+        except Full:
             raise
-        _sync_folder(folder)
+        except (OSError, RuntimeError) as error:
+            if not self._is_full(error):
+                raise
+            raise Full(
+                f"no space left on {self.shown}: free some and run the same command again"
+            ) from error
+
+    def _is_full(self, error: Exception) -> bool:
+        if isinstance(error, OSError):
+            return error.errno in NO_SPACE or "HTTP status 507" in str(error)
+        # The netCDF library does not say why it could not write.
+        where = self.base if self.is_local and os.path.isdir(self.base) else None
+        return where is not None and shutil.disk_usage(where).free < LITTLE
 
     def write_json(self, name: str, value: dict) -> None:
         """Replace a JSON file as a whole."""
@@ -121,30 +235,38 @@ class Files:
                 if path.is_file() and time.time() - path.stat().st_mtime > older_than:
                     path.unlink()
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder as its only driver; released by the system when the process dies.
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the folder as its only driver (`engine.lock`)."""
+        return hold(self)
 
-        Raises:
-            Busy: another driver lives; its host, process and start are named.
-        """
-        if not self.is_local:
-            yield
-            return
-        os.makedirs(self.base, exist_ok=True)
-        with open(self.path(".lock"), "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise Busy(f"{self.base} is being run by another driver: {file.read()}") from None
-            file.truncate(0)
-            file.write(
-                f"host {socket.gethostname()}, pid {os.getpid()},"
-                f" started {time.strftime('%Y-%m-%d %H:%M:%S')}"
-            )
+
+def _write_local(path: str, data: bytes) -> None:
+    folder = os.path.dirname(path)
+    made = _missing_above(folder)
+    os.makedirs(folder, exist_ok=True)
+    unique = f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = os.path.join(folder, unique)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
             file.flush()
-            yield
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+    for each in (folder, *made):
+        _sync_folder(each)
+
+
+def _missing_above(folder: str) -> list[str]:
+    """The folders that get a new entry when `folder` is made."""
+    changed = []
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+        changed.append(folder)
+    return changed
 
 
 def _sync_folder(folder: str) -> None:

@@ -3,13 +3,16 @@
 Needs the store alone: no torch, no Ray, no data, so it works on a copy of the folder on a laptop.
 """
 
+import errno
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from engine import export
+from engine.files import split
 from engine.gather import build
 from engine.spec import SpecError, Sweep, as_mapping, digest, parse
 from engine.store import Store
@@ -17,17 +20,20 @@ from engine.work import Survey, survey
 
 FIGURES = "figures"
 FINDINGS = f"{FIGURES}/findings.txt"
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def stored(path: str) -> tuple[Sweep, dict, Store]:
+def stored(path: str, out: str | None = None) -> tuple[Sweep, dict, Store]:
     """The sweep whose folder `path` is, from the store alone.
+
+    Args:
+        out: folder for what is derived from it, if not `path` itself.
 
     Raises:
         SpecError: the folder holds no sweep.
     """
-    folder = path.rstrip("/")
-    storage, _, name = folder.rpartition("/")
-    store = Store(storage or ".", name)
+    store = Store(*split(path), out)
+    store.files.check()
     record = store.record()
     if record is None:
         raise SpecError(
@@ -67,13 +73,13 @@ def publish(
             [[subset.address, states] for subset, states in found.subsets.items()],
         ]
     )
-    noted = store.files.read_json("cube.json") or {}
+    noted = store.out.read_json("cube.json") or {}
     fresh = (
         noted.get("state") == state
-        and store.files.exists(export.ZARR)
-        and store.files.exists(export.NETCDF)
+        and store.out.exists(export.ZARR)
+        and store.out.exists(export.NETCDF)
     )
-    if not force and fresh and store.files.exists(FINDINGS):
+    if not force and fresh and store.out.exists(FINDINGS):
         return
     if force or not fresh:
         gather(sweep, facts, store, found, state)
@@ -93,7 +99,7 @@ def gather(sweep: Sweep, facts: dict, store: Store, found: Survey, state: str = 
     cube.attrs["source"] = f"diffphase {version('diffphase')} {record.get('commit', '')}".strip()
     cube.attrs["date_created"] = time.strftime("%Y-%m-%dT%H:%M:%S")
     export.write(store, cube, phase(cube))
-    store.files.write_json("cube.json", {"state": state})
+    store.out.write_json("cube.json", {"state": state})
 
 
 def draw(store: Store) -> dict[str, str]:
@@ -115,7 +121,7 @@ def draw(store: Store) -> dict[str, str]:
             missing[name] = str(error)
             continue
         _write_figure(store, name, picture, numbers)
-    store.files.write(FINDINGS, (as_text(findings(cube, boundaries)) + "\n").encode())
+    store.out.write(FINDINGS, (as_text(findings(cube, boundaries)) + "\n").encode())
     return missing
 
 
@@ -153,36 +159,60 @@ def _write_figure(store: Store, name: str, picture: Any, numbers: Any) -> list[s
     from analyses.style import render
 
     for kind in ("png", "pdf"):
-        store.files.write(f"{FIGURES}/{name}.{kind}", render(picture, kind))
-    store.files.write(f"{FIGURES}/{name}.csv", numbers.to_csv(index=False).encode())
-    return [f"{store.folder}/{FIGURES}/{name}.{kind}" for kind in ("png", "pdf", "csv")]
+        store.out.write(f"{FIGURES}/{name}.{kind}", render(picture, kind))
+    store.out.write(f"{FIGURES}/{name}.csv", numbers.to_csv(index=False).encode())
+    return [f"{store.out.shown}/{FIGURES}/{name}.{kind}" for kind in ("png", "pdf", "csv")]
 
 
-def gather_at(path: str, to: str = "netcdf") -> str:
+@contextmanager
+def _telling_where(store: Store) -> Iterator[None]:
+    """A store that may only be read is bad input: the way out is `--out`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in READ_ONLY and "ACCESS_DENIED" not in str(error):
+            raise
+        raise SpecError(
+            f"{store.out.shown} cannot be written ({error.strerror or error}):"
+            " name another folder for what is made with --out FOLDER"
+        ) from error
+
+
+def gather_at(path: str, to: str = "netcdf", out: str | None = None) -> str:
     """Rebuild the cube of the sweep in a folder; with csv or parquet, a long table of it as well.
+
+    Args:
+        out: where the cube and the table go, if not into the sweep's folder.
 
     Returns:
         where it lies.
+
+    Raises:
+        SpecError: the folder may only be read.
     """
     if to not in ("netcdf", "csv", "parquet"):
         raise ValueError(f"--to: wanted netcdf, csv or parquet, got {to!r}")
-    sweep, record, store = stored(path)
-    publish(
-        sweep,
-        record["facts"],
-        record["prints"],
-        store,
-        survey(sweep, store, record["prints"]),
-        force=True,
-        figures=False,
-    )
-    if to == "netcdf":
-        return f"{store.folder}/{export.ZARR}\n{store.folder}/{export.NETCDF}"
-    return export.table(store, export.read(store)[0], to)
+    sweep, record, store = stored(path, out)
+    with _telling_where(store):
+        publish(
+            sweep,
+            record["facts"],
+            record["prints"],
+            store,
+            survey(sweep, store, record["prints"]),
+            force=True,
+            figures=False,
+        )
+        if to == "netcdf":
+            return f"{store.out.shown}/{export.ZARR}\n{store.out.shown}/{export.NETCDF}"
+        return export.table(store, export.read(store)[0], to)
 
 
 def plot_at(
-    path: str, figures: Sequence[str] = (), train: Callable | None = None
+    path: str,
+    figures: Sequence[str] = (),
+    train: Callable | None = None,
+    out: str | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """Draw the figures of the sweep in a folder: those drawn, and those not with the reason.
 
@@ -190,16 +220,18 @@ def plot_at(
         figures: figures of the paper, `paper/1` to `paper/30`, or `paper` for all of them; none:
             the sweep's own.
         train: as of `draw_paper`.
+        out: where they go, if not into the sweep's folder; a cube that lies there is preferred.
 
     Raises:
         ValueError: a figure that does not exist.
+        SpecError: the folder may only be read.
     """
-    _, _, store = stored(path)
-    if figures:
-        return draw_paper(store, figures, train)
-    missing = draw(store)
-    names = store.files.listing(FIGURES)
-    return [f"{store.folder}/{n}" for n in names], missing
+    _, _, store = stored(path, out)
+    with _telling_where(store):
+        if figures:
+            return draw_paper(store, figures, train)
+        missing = draw(store)
+    return [f"{store.out.shown}/{n}" for n in store.out.listing(FIGURES)], missing
 
 
 def finished(store: Store) -> str:

@@ -55,6 +55,7 @@ def prepare(sweep: Sweep, origin: str, storage: str, *, count_flops: bool = True
         SpecError: bad input, or training settings that differ from those under stored trials.
     """
     store = Store(storage, sweep.name)
+    store.files.check()
     record = store.record()
     known = _known_facts(record)
     facts, data = resolve(sweep, origin, known, count_flops=count_flops)
@@ -120,6 +121,7 @@ def run(
     command: str = "diffphase run",
 ) -> int:
     """Compute everything missing, then gather and draw. Returns the exit status."""
+    prepared.store.files.check(make=True)
     with prepared.store.files.lock():
         prepared.store.files.sweep_temporaries()
         todo = prepared.survey(retry_failed=retry_failed)

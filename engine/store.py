@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from engine.files import Files
+from engine.files import Files, join
 from engine.grid import Cell, Point, Subset, Trial, moment
 from engine.pieces import Piece, decode, encode, fingerprint_of
 
@@ -51,13 +51,19 @@ class Stored:
 
 
 class Store:
-    """The folder of one sweep."""
+    """The folder of one sweep.
 
-    def __init__(self, storage: str, sweep: str) -> None:
+    Args:
+        out: another folder for what is derived from the store (cube, tables, figures), for a store
+            that may only be read.
+    """
+
+    def __init__(self, storage: str, sweep: str, out: str | None = None) -> None:
         # Absolute: a worker that is handed the store has another working directory.
         self.storage = storage if "://" in storage else os.path.abspath(storage)
         self.sweep = sweep
-        self.files = Files(f"{self.storage.rstrip('/')}/{sweep}")
+        self.files = Files(join(self.storage, sweep))
+        self.out = self.files if out is None else Files(out)
 
     def __reduce__(self) -> tuple:
         return Store, (self.storage, self.sweep)
@@ -65,7 +71,7 @@ class Store:
     @property
     def folder(self) -> str:
         """The sweep's folder as the user names it."""
-        return self.files.base if self.files.is_local else self.files.uri
+        return self.files.shown
 
     # The sweep -----------------------------------------------------------------------------------
 
