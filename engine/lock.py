@@ -2,7 +2,7 @@
 
 Leases need nothing of the store but that a listing shows what was written before it. Each driver
 writes a claim of its own, waits, and lists all claims: a younger claim gives way to an older one,
-any claim to a driver that holds, and a claim that was not renewed for `LEASE` seconds is dead. Ages
+any claim to a driver that holds, and a claim not renewed for `LEASE` seconds is dead. Ages
 are differences of the store's own times, so the clocks of the machines do not matter.
 
 A driver that is cut off for longer than its lease and comes back does not know that another took

@@ -104,7 +104,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space left on .*: free some and run the same command"):
+    with pytest.raises(OSError, match=r"no space left on .*: free some and run the same command"):
         files.write("a/b", b"new")
     assert files.read("a/b") == b"old"
     assert os.listdir(tmp_path / "a") == ["b"]
