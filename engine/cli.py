@@ -41,10 +41,11 @@ def main() -> None:
     """Run the command line; bad input exits 2 with one message and nothing started."""
     from engine.files import Full
     from engine.lock import Busy
+    from engine.records import Damaged
 
     try:
         app()
-    except (SpecError, Busy, Full) as error:
+    except (SpecError, Busy, Damaged, Full) as error:
         print(f"diffphase: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, Full) else 2)
 
@@ -170,6 +171,14 @@ def gather(
     from engine.publish import gather_at
 
     print(_bad_input(lambda: gather_at(path, to, out)))
+
+
+@app.command()
+def pack(path: PathArgument) -> None:
+    """Move the small files of finished trials into bundles, against quotas of files."""
+    from engine.packing import pack_at
+
+    print(_bad_input(lambda: pack_at(path)))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from engine.board import Board
 from engine.cluster import Room, analysis_ask
 from engine.cost import estimate
 from engine.fanout import Fanout, reason_of, share
+from engine.files import Full
 from engine.grid import Cell, Subset, Trial
 from engine.job import Job
 from engine.progress import Display
@@ -30,6 +31,8 @@ class Driver:
         self.job, self.data, self.todo, self.max_failures = job, data, todo, max_failures
         self.board = Board(job, data)
         self.failures = 0
+        self.full: Full | None = None
+        self.fanout: Fanout | None = None
         # Snapshots come from Tune's thread, receipts from the fan-out's.
         self.lock = threading.Lock()
         # Pairs come when both cells are stored, after everything else.
@@ -43,7 +46,7 @@ class Driver:
         refs = share(self.job, self.data)
         training = self.todo.to_train()
         with self._display(training) as self.display:
-            fanout = Fanout(
+            self.fanout = fanout = Fanout(
                 *refs,
                 {name: facts.group for name, facts in self.job.facts.analyses.items()},
                 room=Room(analysis_ask(self.job.sweep.resources)),
@@ -55,6 +58,8 @@ class Driver:
                 self._submit_stored(fanout)
                 if training:
                     self._train(refs, training, fanout)
+                if self.full is not None:
+                    raise self.full
                 fanout.drain()
                 # Left: the oracles of what a search asked for, snapshots whose trial died before
                 # reporting them; and then, all else being stored, pairs of cells.
@@ -97,11 +102,15 @@ class Driver:
 
     def stop(self) -> bool:
         """Whether so much has failed that nothing new should start, trials or analyses."""
-        return self.max_failures is not None and self.failures >= self.max_failures
+        failed = self.max_failures is not None and self.failures >= self.max_failures
+        broken = self.fanout is not None and self.fanout.error is not None
+        return failed or broken or self.full is not None
 
     def on_snapshot(self, trial: Trial, result: dict[str, Any]) -> None:
         """A trial reported: a snapshot, its end, or its failure."""
         with self.lock:
+            if result.get("full"):
+                self.full = Full(result["full"])
             if result.get("failed"):
                 record = self.job.store.trial_record(trial)
                 reason = f"training {trial.address}: {record.get('error')}"

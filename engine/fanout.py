@@ -19,6 +19,7 @@ from typing import Any
 import ray
 
 from engine.cluster import Room
+from engine.files import Full
 from engine.grid import Cell, Subset
 from engine.job import ELSEWHERE, TO_LOWER, Job
 
@@ -199,6 +200,8 @@ class Fanout:
 
     def _failed(self, result: ray.ObjectRefGenerator, error: BaseException) -> None:
         """Try a task again where that may help; else it has failed, with the reason."""
+        if isinstance(error, Full):
+            raise error  # ends the run: neither waiting nor another place helps
         task = self.flying[result]
         task.errors.append(reason_of(f"{type(error).__name__}: {error}"))
         again = 1 if isinstance(error, Stuck) else RETRIES

@@ -18,14 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
+from pyarrow import NativeFile, fs
 
+from engine.bundles import Bundles
 from engine.lock import hold
 from engine.spec import SpecError
 
 TEMPORARY = ".tmp-"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 """Of bytes or of files: both end a write."""
+PATIENCE = 60.0
+"""Seconds that an object store may be silent."""
 LITTLE = 2**20
 """Bytes of free space on a disk below which it is full."""
 
@@ -57,12 +60,18 @@ def split(place: str) -> tuple[str, str]:
     return f"{above or slash or '.'}{mark}{query}", name
 
 
-def _with_short_puts(uri: str) -> str:
-    """Ask S3 for one request a small file, where three are usual (and may leave parts behind)."""
-    place, _, query = uri.partition("?")
-    if not place.startswith("s3://") or "allow_delayed_open" in query:
-        return uri
-    return f"{place}?{query}{'&' if query else ''}allow_delayed_open=true"
+def _from_uri(uri: str) -> tuple[fs.FileSystem, str]:
+    """File system and path of a URI; of S3, one that a busy server does not put off.
+
+    By default it gives up after 3 s without a byte, and asks three times for each small file that
+    it writes (`allow_delayed_open`: once), where a kill may leave parts behind.
+    """
+    system, base = fs.FileSystem.from_uri(uri)
+    if isinstance(system, fs.S3FileSystem):
+        rebuild, (options,) = system.__reduce__()
+        waits = {"request_timeout": PATIENCE, "connect_timeout": PATIENCE / 3}
+        system = rebuild({**options, **waits, "allow_delayed_open": True})
+    return system, base
 
 
 def _parts(place: str) -> tuple[str, str, str]:
@@ -75,13 +84,14 @@ class Files:
     def __init__(self, uri: str) -> None:
         if "://" in uri:
             try:
-                self.system, self.base = fs.FileSystem.from_uri(_with_short_puts(uri))
+                self.system, self.base = _from_uri(uri)
             except (ValueError, OSError, NotImplementedError) as error:
                 raise SpecError(f"storage {uri.partition('?')[0]}: {error}") from error
         else:
             self.system, self.base = fs.LocalFileSystem(), os.path.abspath(uri)
         self.base = self.base.rstrip("/")
         self.uri = uri
+        self.bundles = Bundles(self)
 
     @property
     def is_local(self) -> bool:
@@ -119,12 +129,25 @@ class Files:
         return f"{self.base}/{name}" if name else self.base
 
     def read(self, name: str) -> bytes | None:
-        """The content, or None where there is no such file."""
-        return self._again(lambda: self._read(name), OSError)
+        """The content, or None where there is no such file; a loose file wins over a packed one.
+
+        Raises:
+            Damaged: a bundle is torn or foreign.
+        """
+        data = self._again(lambda: self._read(name), OSError)
+        return self.bundles.read(name) if data is None else data
+
+    def open(self, name: str) -> NativeFile:
+        """An open file, to read parts of it.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        return self.system.open_input_file(self.path(name))
 
     def _read(self, name: str) -> bytes | None:
         try:
-            with self.system.open_input_file(self.path(name)) as file:
+            with self.open(name) as file:
                 return file.read()
         except FileNotFoundError:
             return None
@@ -142,29 +165,40 @@ class Files:
                 raise
         return read()
 
-    def read_json(self, name: str) -> dict | None:
-        """The JSON object in a file, or None where there is none."""
+    def read_json(self, name: str, parse: Callable[[bytes], Any] = json.loads) -> Any:
+        """What `parse` makes of a file, or None where there is none.
 
-        def parse() -> dict | None:
+        Raises:
+            ValueError: the file is torn or foreign.
+        """
+
+        def read() -> Any:
             data = self.read(name)
-            return None if data is None else json.loads(data)
+            return None if data is None else parse(data)
 
-        return self._again(parse, ValueError)
+        return self._again(read, ValueError)
 
     def exists(self, name: str) -> bool:
         """Whether the file (or folder) is there."""
-        return self.system.get_file_info(self.path(name)).type != fs.FileType.NotFound
+        found = self.system.get_file_info(self.path(name)).type != fs.FileType.NotFound
+        return found or name in self.bundles.table()
 
     def modified(self, name: str) -> float | None:
         """Time of the last write in seconds since the epoch, or None."""
-        return (
-            self.system.get_file_info(self.path(name)).mtime_ns / 1e9
-            if self.exists(name)
-            else None
-        )
+        info = self.system.get_file_info(self.path(name))
+        if info.type != fs.FileType.NotFound:
+            return info.mtime_ns / 1e9
+        place = self.bundles.table().get(name)
+        return None if place is None else self.modified(place.bundle)
 
     def listing(self, name: str) -> list[str]:
-        """Relative paths of all complete files below a folder."""
+        """Relative paths of all complete files below a folder, packed ones too."""
+        loose, below = self.loose(name), f"{name}/" if name else ""
+        packed = {n for n in self.bundles.table() if n.startswith(below)}
+        return [*loose, *sorted(packed - set(loose))]
+
+    def loose(self, name: str) -> list[str]:
+        """Relative paths of all complete files below a folder that are no members of bundles."""
         selector = fs.FileSelector(self.path(name), recursive=True, allow_not_found=True)
         skip = len(self.base) + 1
         return [
@@ -222,7 +256,7 @@ class Files:
         self.write(name, json.dumps(value, indent=1, sort_keys=True).encode())
 
     def delete(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a loose file if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self.system.delete_file(self.path(name))
 

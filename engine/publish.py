@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from engine import export
+from engine import export, records
 from engine.files import split
 from engine.gather import build
 from engine.spec import SpecError, Sweep, as_mapping, digest, parse
@@ -73,7 +73,10 @@ def publish(
             [[subset.address, states] for subset, states in found.subsets.items()],
         ]
     )
-    noted = store.out.read_json("cube.json") or {}
+    try:
+        noted = store.out.read_json("cube.json", records.CUBE.validate_json) or {}
+    except ValueError:
+        noted = {}  # torn: gathered again
     fresh = (
         noted.get("state") == state
         and store.out.exists(export.ZARR)

@@ -11,21 +11,24 @@
   search.json  tensorboard/  results.zarr  results.nc  figures/
 """
 
+import contextlib
 import json
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
+from pydantic import TypeAdapter
 
+from engine import records, tensors
 from engine.files import Files, join
 from engine.grid import Cell, Point, Subset, Trial, moment
 from engine.pieces import Piece, decode, encode, fingerprint_of
+from engine.records import Damaged
 
 HEARTBEAT_SECONDS = 60
 """A trial whose record is younger counts as running."""
@@ -76,16 +79,32 @@ class Store:
     # The sweep -----------------------------------------------------------------------------------
 
     def record(self) -> dict | None:
-        """The content of sweep.json, or None before the first run."""
-        return self.files.read_json("sweep.json")
+        """The content of sweep.json, or None before the first run.
+
+        Raises:
+            Damaged: it is torn or foreign.
+        """
+        way_out = "put a copy of it back, or remove it: a run writes it anew, what is stored stays"
+        return self._whole("sweep.json", records.SWEEP, way_out)
+
+    def _whole(self, name: str, kind: TypeAdapter, way_out: str) -> Any:
+        try:
+            return self.files.read_json(name, kind.validate_json)
+        except ValueError as error:
+            raise Damaged(f"{self.folder}/{name} is damaged: {way_out}\n{error}") from error
 
     def write_record(self, record: dict) -> None:
         """Replace sweep.json."""
         self.files.write_json("sweep.json", record)
 
     def asked(self) -> list[dict]:
-        """Points that a search has asked for so far, with their objective."""
-        return (self.files.read_json("search.json") or {"asked": []})["asked"]
+        """Points that a search has asked for so far, with their objective.
+
+        Raises:
+            Damaged: the record is torn or foreign.
+        """
+        way_out = "remove it: the search asks anew, and stored trials cost nothing"
+        return (self._whole("search.json", records.SEARCH, way_out) or {"asked": []})["asked"]
 
     def write_asked(self, asked: list[dict]) -> None:
         """Replace the record of a search."""
@@ -113,8 +132,21 @@ class Store:
     # Trials --------------------------------------------------------------------------------------
 
     def trial_record(self, trial: Trial) -> dict:
-        """State of a training: status, error, one record per snapshot. Empty before it starts."""
-        return self.files.read_json(f"{folder(trial)}/trial.json") or {}
+        """State of a training: status, error, one record per snapshot. Empty before it starts.
+
+        One that is torn or lost is made again from the headers of the snapshots.
+        """
+        with contextlib.suppress(ValueError):
+            path = f"{folder(trial)}/trial.json"
+            found = self.files.read_json(path, records.TRIAL.validate_json)
+            if found is not None:
+                return found
+        noted = {}
+        for path in self.files.listing(f"{folder(trial)}/snapshots"):
+            header = self.read_header(path) or {}
+            if "numbers" in header:
+                noted[PurePath(path).stem] = json.loads(header["numbers"])
+        return {"snapshots": noted} if noted else {}
 
     def write_trial_record(self, trial: Trial, record: Mapping[str, Any]) -> None:
         """Replace a trial's record, stamped with the time."""
@@ -128,25 +160,26 @@ class Store:
             ValueError: the file is torn or foreign.
         """
         data = self.files.read(path)
-        if data is None:
-            return None
         try:
-            (size,) = struct.unpack_from("<Q", data)
-            header = json.loads(data[8 : 8 + size])
-            return safetensors.numpy.load(data), json.loads(header["__metadata__"]["header"])
-        except (struct.error, ValueError, KeyError, safetensors.SafetensorError) as error:
+            return None if data is None else tensors.decode(data)
+        except ValueError as error:
             raise ValueError(f"{self.folder}/{path} is not a whole safetensors file") from error
 
+    def read_header(self, path: str) -> dict[str, str] | None:
+        """The header of a safetensors file; None where there is none or it is not whole."""
+        with contextlib.suppress(FileNotFoundError, ValueError), self.files.open(path) as file:
+            return tensors.header_of(file, file.size())
+        return None
+
+    def has_snapshot(self, cell: Cell) -> bool:
+        """Whether a cell's snapshot is there, as long as it says it is."""
+        return self.read_header(snapshot_path(cell)) is not None
+
     def write_tensors(
-        self, path: str, tensors: Mapping[str, np.ndarray], header: Mapping[str, str]
+        self, path: str, arrays: Mapping[str, np.ndarray], header: Mapping[str, str]
     ) -> None:
         """Replace a safetensors file."""
-        contiguous = {
-            name: np.ascontiguousarray(a).reshape(a.shape) for name, a in tensors.items()
-        }
-        # One entry: safetensors writes several in any order, but equal content means equal bytes.
-        metadata = {"header": json.dumps(dict(header), sort_keys=True)}
-        self.files.write(path, safetensors.numpy.save(contiguous, metadata=metadata))
+        self.files.write(path, tensors.encode(arrays, header))
 
     # Pieces --------------------------------------------------------------------------------------
 
@@ -168,8 +201,11 @@ class Store:
         """Seconds, error and attempts of each analysis, from the receipts of the given names."""
         merged: dict[str, dict] = {}
         for name in names:
-            receipt = self.files.read_json(f"{_folder_of(at)}/log/{name}.json")
-            merged.update(receipt["analyses"] if receipt else {})
+            path = f"{_folder_of(at)}/log/{name}.json"
+            # A torn one says no more than a lost one: the pieces are what counts.
+            with contextlib.suppress(ValueError):
+                receipt = self.files.read_json(path, records.RECEIPT.validate_json)
+                merged.update(receipt["analyses"] if receipt else {})
         return merged
 
     def add_receipts(

@@ -15,6 +15,7 @@ import ray.train
 from ray import tune
 
 from engine.cluster import trial_ask
+from engine.files import Full
 from engine.grid import Cell, Trial, from_json, moment
 from engine.job import Job
 from engine.store import place, snapshot_path
@@ -51,6 +52,8 @@ class Trainable(tune.Trainable):
         except TrialFailed as error:
             # A failed training is a failed cell, not a dead actor: Tune would retry in vain.
             return {"done": True, "failed": str(error), "kimg": None}
+        except Full as error:
+            return {"done": True, "full": str(error), "kimg": None}  # it would be full again
         if metrics is None:
             return {"done": True, "kimg": None, **self._last_stored()}
         return {"done": metrics["kimg"] == self.kimg[-1], **metrics}

@@ -3,6 +3,7 @@
 Knows the store but not Ray; `engine.training` runs it in a Tune actor or a worker group.
 """
 
+import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,7 +119,10 @@ class Ledger:
         self.write("done" if last else "running")
         tensors = {f"ema.{k}": v for k, v in snapshot.ema.items()}
         tensors |= {f"raw.{k}": v for k, v in snapshot.raw.items()}
+        # Again in the header, but for what is not the same each time, in case the record is lost.
+        same = {name: n for name, n in numbers.items() if name != "train_seconds"}
         header = {"kimg": str(snapshot.kimg), "fingerprint": self.job.prints["snapshot"]}
+        header["numbers"] = json.dumps(same, sort_keys=True)
         self.store.write_tensors(
             snapshot_path(Cell(self.trial, snapshot.kimg)), _arrays(tensors), header
         )
@@ -148,7 +152,7 @@ def train_trial(
     """
     use_threads(job)
     device = torch.device(device)
-    missing = [k for k in kimg if not job.store.files.exists(snapshot_path(Cell(trial, k)))]
+    missing = [k for k in kimg if not job.store.has_snapshot(Cell(trial, k))]
     ledger = Ledger(job, trial, device)
     try:
         if missing:

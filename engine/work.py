@@ -202,6 +202,8 @@ def _survey_trial(
                 row[a] = FAILED
                 result.errors.setdefault((i, j), f"{name}: {receipt['error']}")
         complete = bool(alone) and (row[alone] == DONE).all()
+        if not complete and moment(kimg) in stored.snapshots and not store.has_snapshot(cell):
+            stored.snapshots.discard(moment(kimg))  # torn: trained to again
         row[0] = _training_status(record, stored, kimg, complete=complete, live=live)
         if row[0] == FAILED:
             result.errors.setdefault((i, j), f"training: {record.get('error')}")

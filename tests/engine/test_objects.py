@@ -12,16 +12,19 @@ import pytest
 import xarray as xr
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine import lock
-from engine.cli import find
+from engine import export, lock
+from engine.board import Board
 from engine.files import Files, join, split
 from engine.listing import planned
 from engine.lock import Busy, Lease
 from engine.publish import gather_at, plot_at, stored
-from engine.run import prepare
+from engine.resolve import load
+from engine.run import record_run
 from engine.spec import SpecError
 from engine.status import state_of
-from tests.engine.helpers import TINY, VOLATILE, compute, cube_of, prepared
+from engine.store import Store
+from engine.work import DONE
+from tests.engine.helpers import TINY, VOLATILE, compute, cube_of, job_of, prepared
 from tests.engine.s3 import bucket
 
 __all__ = ["bucket"]
@@ -32,9 +35,9 @@ SMALL = {
 }
 
 
-def fetched(files, folder):
-    """A copy of everything below an object store's folder."""
-    for name in files.listing(""):
+def fetched(files, folder, *below):
+    """A copy of folders and files of an object store."""
+    for name in [n for each in below for n in files.listing(each) or [each]]:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(files.read(name))
@@ -98,49 +101,90 @@ def test_a_store_that_cannot_be_is_bad_input(bucket, uri, said):
         Files(uri).check(make=True)
 
 
-@pytest.mark.ray
 def test_a_sweep_on_an_object_store_gives_the_cube_of_a_local_one(bucket, tmp_path):
-    endpoint = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
-    storage = f"{bucket}/deep/er?scheme=http&endpoint_override={endpoint}"
-    path = tmp_path / "tiny.yaml"
-    path.write_text(json.dumps(SMALL))
-    command = [sys.executable, "-m", "engine", "run", str(path), "--storage", storage]
-    # The query alone names the server here; the credentials come from the environment.
-    environment = {k: v for k, v in os.environ.items() if k != "AWS_ENDPOINT_URL"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"{bucket}/deep/er/tiny/results.zarr" in done.stdout
-
-    local = prepared(SMALL, tmp_path / "local")
-    compute(local)
-    folder = join(storage, "tiny")
-    sweep, record, store = stored(folder)
-    there = prepare(*find(str(path), None), storage)
+    storage = f"{bucket}/deep/er"
+    there, local = prepared(SMALL, storage), prepared(SMALL, tmp_path / "local")
+    assert compute(there) == compute(local) != []
+    assert compute(there) == []
     xr.testing.assert_identical(
         cube_of(there).drop_vars(VOLATILE), cube_of(local).drop_vars(VOLATILE)
     )
-    assert state_of(sweep, record, store)[0]["cells"]["done"] == 4
-    assert planned(there)[0]["trials_to_train"] == 0 and compute(there) == []
-    assert not store.files.listing(lock.CLAIMS)
+    record_run(there, "test")
+    folder, files = join(storage, "tiny"), there.store.files
+    assert state_of(*stored(folder))[0]["cells"]["done"] == 4
+    assert planned(there)[0]["trials_to_train"] == 0
 
     # Zarr without the chunks of an older shape; the same numbers in all copies of the cube.
-    store.files.write("results.zarr/status/c/9", b"stale")
+    files.write("results.zarr/status/c/9", b"stale")
     assert gather_at(folder, "csv") == f"{bucket}/deep/er/tiny/results.csv"
-    copy = fetched(store.files, tmp_path / "copy")
+    copy = fetched(files, tmp_path / "copy", "results.zarr", "results.nc", "results.csv")
     assert not (copy / "results.zarr/status/c/9").exists()
     zarr = xr.open_zarr(copy / "results.zarr").load()
     xr.testing.assert_equal(zarr, xr.load_dataset(copy / "results.nc", engine="netcdf4"))
-    assert (zarr["status"] == 2).all()
-    drawn, _ = plot_at(folder)
-    assert any(name.endswith("memorized_fraction.png") for name in drawn)
-    assert {str(p.relative_to(copy)) for p in copy.glob("figures/*.csv")} <= {
-        name.partition("/tiny/")[2] for name in drawn
-    }
-    runs = sorted((copy / "tensorboard").iterdir())
-    assert [run.name for run in runs] == sorted(t.address for t in there.survey().trials)
-    events = EventAccumulator(str(runs[0]))
+    assert (zarr["status"] == DONE).all() and (copy / "results.csv").stat().st_size
+    drawn, _ = plot_at(folder, ["paper/8"])
+    assert files.listing("figures") == [name.partition("/tiny/")[2] for name in sorted(drawn)]
+
+
+def test_metadata_of_a_zarr_on_an_object_store_goes_first_and_comes_last(bucket, monkeypatch):
+    files, calls = Files(f"{bucket}/zarr"), []
+    store = Store(bucket, "zarr")
+    cube = xr.Dataset({"a": ("x", [1.0, 2.0])})
+    export.write(store, cube, cube)
+    for name in ("delete", "upload", "write"):
+        real = getattr(Files, name)
+        monkeypatch.setattr(
+            Files,
+            name,
+            lambda self, *args, name=name, real=real: (
+                calls.append((name, args[-1] if name == "upload" else args[0])),
+                real(self, *args),
+            ),
+        )
+    export.write(store, cube.isel(x=[0]), cube)
+    root = "results.zarr/zarr.json"
+    expected = [("delete", root), ("upload", "results.zarr"), ("write", root)]
+    assert [call for call in calls if call[1].startswith("results.zarr")] == expected
+    assert export.read(store)[0].sizes == {"x": 1} and files.exists(root)
+
+
+def test_tensorboard_runs_are_uploaded_once_their_trial_ends(bucket, tmp_path):
+    ready = prepared(SMALL, f"{bucket}/board")
+    compute(ready)
+    board = Board(job_of(ready), load(ready.sweep, "x"))
+    first, second = ready.survey().trials
+    board.begin(first, [1, 2])
+    assert board.has(first) and not board.has(second)
+    files = Files(f"{bucket}/board/tiny")
+    (name,) = files.listing("tensorboard")
+    board.begin(second, [1])
+    board.close()
+    assert Board(board.job, board.data).has(second) and not board.folder.exists()
+    # A trial that goes on is written again, not doubled.
+    board.begin(first, [1, 2])
+    board.close()
+    assert len(files.listing("tensorboard")) == 2
+    run = fetched(files, tmp_path, "tensorboard") / name.rpartition("/")[0]
+    events = EventAccumulator(str(run))
     events.Reload()
     assert [e.step for e in events.Scalars("loss/stream_loss")] == [1, 2]
+
+
+@pytest.mark.ray
+def test_workers_find_the_object_store_by_its_uri_and_the_environment(bucket, tmp_path):
+    endpoint = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    storage = f"{bucket}/run?scheme=http&endpoint_override={endpoint}"
+    path = tmp_path / "tiny.yaml"
+    sweep = {**SMALL, "axes": {"width": [64], "n_train": [8]}, "kimg": [1]}
+    path.write_text(json.dumps(sweep | {"analyses": ["generalization"]}))
+    command = [sys.executable, "-m", "engine", "run", str(path), "--storage", storage]
+    environment = {k: v for k, v in os.environ.items() if k != "AWS_ENDPOINT_URL"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{bucket}/run/tiny/results.zarr" in done.stdout
+    sweep, record, store = stored(join(storage, "tiny"))
+    assert state_of(sweep, record, store)[0]["cells"]["done"] == 1
+    assert not store.files.listing(lock.CLAIMS) and store.files.exists("results.zarr/zarr.json")
 
 
 def test_a_second_driver_of_an_object_store_is_refused_until_the_lease_of_the_first_ends(

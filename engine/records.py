@@ -1,0 +1,91 @@
+"""What the JSON files of a store hold, checked when they are read: a store may come from anywhere.
+
+Entries of a later version are kept. What cannot be read is told apart by what was lost with it:
+records that can be made again count as absent, the others are `Damaged`.
+"""
+
+from typing import Any, NotRequired
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # Python 3.12's own is what pydantic wants, or this
+
+OPEN = ConfigDict(extra="allow")
+
+
+class Damaged(ValueError):
+    """A file of the store is torn or foreign; the message says which, and what to do."""
+
+
+class Prints(TypedDict):
+    """Fingerprints that snapshots and pieces must have."""
+
+    __pydantic_config__ = OPEN
+    snapshot: str
+    pieces: dict[str, str]
+    subset_pieces: dict[str, str]
+
+
+class Sweep(TypedDict):
+    """sweep.json."""
+
+    __pydantic_config__ = OPEN
+    sweep: dict[str, Any]
+    facts: dict[str, Any]
+    identity: dict[str, Any]
+    prints: Prints
+    versions: NotRequired[dict[str, str]]
+    commit: NotRequired[str]
+    history: NotRequired[list[str]]
+
+
+class Trial(TypedDict, total=False):
+    """trial.json."""
+
+    __pydantic_config__ = OPEN
+    status: str
+    fingerprint: str
+    snapshots: dict[str, dict[str, int | float]]
+    heartbeat: float
+    error: str
+    traceback: str
+
+
+class Analysis(TypedDict):
+    """One analysis in a receipt."""
+
+    __pydantic_config__ = OPEN
+    seconds: float
+    fingerprint: str
+    error: NotRequired[str]
+    traceback: NotRequired[str]
+
+
+class Receipt(TypedDict):
+    """A receipt in log/."""
+
+    __pydantic_config__ = OPEN
+    analyses: dict[str, Analysis]
+
+
+class Point(TypedDict):
+    """One point that a search has asked for."""
+
+    __pydantic_config__ = OPEN
+    point: dict[str, Any]
+
+
+class Search(TypedDict):
+    """search.json."""
+
+    __pydantic_config__ = OPEN
+    asked: list[Point]
+
+
+class Cube(TypedDict):
+    """cube.json."""
+
+    __pydantic_config__ = OPEN
+    state: str
+
+
+SWEEP, TRIAL, RECEIPT, SEARCH, CUBE = map(TypeAdapter, (Sweep, Trial, Receipt, Search, Cube))

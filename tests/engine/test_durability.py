@@ -1,0 +1,243 @@
+"""What survives: the order of writes, a full disk at every one of them, damaged files."""
+
+import contextlib
+import errno
+import json
+import os
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from engine.files import TEMPORARY, Files, Full
+from engine.grid import Cell
+from engine.pieces import fingerprint_of
+from engine.publish import gather_at
+from engine.records import Damaged
+from engine.run import record_run
+from engine.store import Store, piece_path, snapshot_path
+from engine.tensors import encode
+from engine.work import DONE
+from tests.engine.helpers import TINY, VOLATILE, compute, contents, cube_of, prepared
+
+ONE = {
+    **TINY,
+    "axes": {"width": [64], "n_train": [8]},
+    "kimg": [1],
+    "training": {**TINY["training"], "batch": 256},
+    "analyses": {"generalization": {}},
+}
+
+
+def whole_run(storage):
+    """What a run writes before it gathers, in this process."""
+    ready = prepared(ONE, storage)
+    record_run(ready, "test")
+    compute(ready)
+    return ready
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The cube of a run that nothing befell."""
+    return cube_of(whole_run(tmp_path_factory.mktemp("undisturbed"))).drop_vars(VOLATILE)
+
+
+def assert_nothing_is_torn(folder):
+    """Every file that has its name is whole, and nothing lies beside them."""
+    store = Store(str(folder), "tiny")
+    for path in (folder / "tiny").rglob("*"):
+        name = str(path.relative_to(folder / "tiny"))
+        if path.is_dir() or name.startswith("results."):
+            continue
+        assert TEMPORARY not in name, name
+        if path.suffix == ".json":
+            json.loads(path.read_bytes())
+        elif path.suffix == ".safetensors":
+            assert store.read_header(name) is not None and store.read_tensors(name), name
+        elif path.suffix == ".arrow":
+            assert fingerprint_of(path.read_bytes()), name
+
+
+def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(tmp_path, monkeypatch):
+    calls = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def sync(descriptor):
+        calls.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        real_sync(descriptor)
+
+    def replace(old, new):
+        calls.append(("rename", old, new))
+        real_replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    files = Files(str(tmp_path))
+    files.write("a/b/c", b"x")
+    (_, temporary), renamed, *folders = calls
+    assert renamed == ("rename", temporary, f"{tmp_path}/a/b/c")
+    # Each folder that got an entry: the file's own, and those in which new folders were made.
+    assert folders == [("sync", f"{tmp_path}/{name}".rstrip("/")) for name in ("a/b", "a", "")]
+    calls.clear()
+    files.write("a/b/c", b"y")
+    assert [c[0] for c in calls] == ["sync", "rename", "sync"]
+
+
+def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, monkeypatch, undisturbed):
+    real, k, count = os.replace, 0, 0
+
+    def replace(old, new):
+        nonlocal count
+        count += 1
+        if count == k:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    while True:
+        k, count = k + 1, 0
+        storage = tmp_path / str(k)
+        said = rf"no space left on {storage}/tiny: free some and run the same command again"
+        with contextlib.suppress(StopIteration), pytest.raises(Full, match=said):
+            whole_run(storage)
+            raise StopIteration
+        if count < k:
+            break
+        assert_nothing_is_torn(storage)
+        again = whole_run(storage)
+        assert (again.survey().cells() == DONE).all() and not again.survey().errors
+        xr.testing.assert_identical(cube_of(again).drop_vars(VOLATILE), undisturbed)
+    assert k > 9
+
+
+def test_a_disk_that_is_full_while_gathering_keeps_the_old_cube(tmp_path, monkeypatch):
+    whole_run(tmp_path)
+    folder = tmp_path / "tiny"
+    gather_at(str(folder))
+    before = contents(folder, "results.nc")
+    real = os.replace
+
+    def replace(old, new):
+        if str(new).endswith("results.nc"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(Full, match=f"no space left on {folder}: free some"):
+        gather_at(str(folder))
+    assert contents(folder, "results.nc") == before
+    assert not list(folder.glob(f"{TEMPORARY}*"))
+
+
+def test_a_disk_that_fills_up_is_freed_and_the_same_run_ends_in_the_same_cube(
+    tmp_path, undisturbed
+):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def resize(*options):
+        command = ["mount", "-t", "tmpfs", "-o", *options, "tmpfs", str(disk)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not resize("size=64k"):
+        pytest.skip("mounting a tmpfs is not allowed here")
+    refused = 0
+    try:
+        for size in ("64k", "128k", "192k", "256k", "64m"):
+            assert resize(f"remount,size={size}")
+            try:
+                ready = whole_run(disk)
+                gather_at(str(disk / "tiny"))
+            except Full as error:
+                assert "no space left on" in str(error)
+                assert_nothing_is_torn(disk)
+                refused += 1
+        assert 2 <= refused <= 4
+        xr.testing.assert_identical(cube_of(ready).drop_vars(VOLATILE), undisturbed)
+        assert (disk / "tiny/results.nc").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"sweep": 3}', b'{"asked": "x"}'])
+def test_a_record_that_cannot_be_made_again_is_named_with_the_way_out(tmp_path, content):
+    store = Store(str(tmp_path), "s")
+    for name, read in (("sweep.json", store.record), ("search.json", store.asked)):
+        store.files.write(name, content)
+        with pytest.raises(Damaged, match=rf"{tmp_path}/s/{name} is damaged: .*remove it"):
+            read()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"snapshots": {"kimg=1"', b"[]", b'{"snapshots": 7}'])
+def test_a_torn_trial_record_is_made_again_from_the_snapshots(tmp_path, content, undisturbed):
+    ready = whole_run(tmp_path)
+    (trial,) = ready.survey().trials
+    before = ready.store.trial_record(trial)["snapshots"]
+    ready.store.files.write(f"trials/{trial.address}/trial.json", content)
+    after = ready.store.trial_record(trial)["snapshots"]
+    assert before["kimg=1"].pop("train_seconds") >= 0 and after == before
+    assert compute(ready) == []
+    xr.testing.assert_identical(cube_of(ready).drop_vars(VOLATILE), undisturbed)
+
+
+def test_numbers_that_are_not_finite_survive_in_a_record(tmp_path):
+    ready = prepared(ONE, tmp_path)
+    (trial,) = ready.survey().trials
+    ready.store.write_trial_record(trial, {"snapshots": {"kimg=1": {"step": 8, "loss": np.inf}}})
+    found = ready.store.trial_record(trial)["snapshots"]["kimg=1"]
+    assert found == {"step": 8, "loss": np.inf} and isinstance(found["step"], int)
+
+
+def test_torn_receipts_and_cube_notes_count_as_absent(tmp_path, undisturbed):
+    ready = whole_run(tmp_path)
+    for path in [*(tmp_path / "tiny").rglob("log/*.json"), tmp_path / "tiny/cube.json"]:
+        path.write_bytes(path.read_bytes()[:9])
+    assert compute(ready) == []
+    assert "results.nc" in gather_at(str(tmp_path / "tiny"))
+    xr.testing.assert_identical(cube_of(ready).drop_vars(VOLATILE), undisturbed)
+
+
+def test_headers_that_lie_about_sizes_are_told_by_the_length_of_the_file(tmp_path):
+    store = Store(str(tmp_path), "s")
+    good = encode({"w": np.zeros(4, np.float32)}, {"step": "3"})
+    (size,) = struct.unpack_from("<Q", good)
+    header = json.loads(good[8 : 8 + size])
+
+    def with_header(**changes):
+        text = json.dumps({**header, **changes}).encode()
+        return struct.pack("<Q", len(text)) + text + good[8 + size :]
+
+    far = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
+    for data in (
+        struct.pack("<Q", 2**62) + good[8:],
+        with_header(w=far),
+        with_header(w={**far, "data_offsets": [0, 16]}),
+        with_header(w=3),
+        with_header(__metadata__={"header": "[]"}),
+        struct.pack("<Q", 20000) + b"[" * 20000,
+        good[:-1],
+        good + b"x",
+    ):
+        store.files.write("x.safetensors", data)
+        with pytest.raises(ValueError, match="not a whole safetensors file"):
+            store.read_tensors("x.safetensors")
+    store.files.write("x.safetensors", good)
+    assert store.read_header("x.safetensors") == {"step": "3"}
+    store.files.write("x.safetensors", with_header(w=far))
+    assert store.read_header("x.safetensors") is None
+
+
+def test_a_torn_snapshot_that_is_still_needed_is_trained_again(tmp_path, undisturbed):
+    ready = whole_run(tmp_path)
+    (trial,) = ready.survey().trials
+    cell = Cell(trial, 1)
+    whole = ready.store.files.read(snapshot_path(cell))
+    ready.store.files.write(snapshot_path(cell), whole[:-1])
+    assert ready.survey().is_finished  # its pieces are there: nobody needs it
+    ready.store.files.delete(piece_path(cell, "generalization"))
+    assert [kind for kind, *_ in compute(ready)] == ["train", "analyse"]
+    assert ready.store.files.read(snapshot_path(cell)) == whole
+    xr.testing.assert_identical(cube_of(ready).drop_vars(VOLATILE), undisturbed)
