@@ -131,7 +131,7 @@ def check_storage(files: Files) -> None:
                 reason = f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
             if reason:
                 raise SpecError(
-                    f"--storage {files.uri}: not shared with node {node['NodeManagerHostname']}"
+                    f"--storage {files.shown}: not shared with node {node['NodeManagerHostname']}"
                     f" ({node['NodeManagerAddress']}, {node['NodeID'][:8]}): {reason}; wanted a"
                     " URI or a path on a file system that every node mounts"
                 )

@@ -203,7 +203,10 @@ def _survey_trial(
                 result.errors.setdefault((i, j), f"{name}: {receipt['error']}")
         complete = bool(alone) and (row[alone] == DONE).all()
         if not complete and moment(kimg) in stored.snapshots and not store.has_snapshot(cell):
-            stored.snapshots.discard(moment(kimg))  # torn: trained to again
+            # Torn: trained to again, and what failed on it is tried again.
+            stored.snapshots.discard(moment(kimg))
+            row[row == FAILED] = PENDING
+            result.errors.pop((i, j), None)
         row[0] = _training_status(record, stored, kimg, complete=complete, live=live)
         if row[0] == FAILED:
             result.errors.setdefault((i, j), f"training: {record.get('error')}")

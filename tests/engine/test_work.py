@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import grid
+from engine.analyse import analyse
 from engine.grid import Cell
 from engine.pieces import Piece, Variable
 from engine.resolve import load
@@ -216,15 +217,18 @@ def test_a_lost_piece_is_one_hole_and_its_neighbours_stay(whole):
     assert rest.notnull().sum() == 7
 
 
-def test_a_torn_snapshot_fails_its_pieces_with_a_reason_that_names_it(tiny, tmp_path):
+def test_a_torn_snapshot_is_named_by_what_needs_it_and_trained_again(tiny, tmp_path):
     ready = prepared({**tiny, "axes": {"width": [64], "n_train": [8]}, "kimg": [1]}, tmp_path)
     compute(ready, analyses=[])
-    path = snapshot_path(Cell(ready.survey().trials[0], 1))
-    ready.store.files.write(path, ready.store.files.read(path)[:100])
+    cell = Cell(ready.survey().trials[0], 1)
+    whole = ready.store.files.read(snapshot_path(cell))
+    ready.store.files.write(snapshot_path(cell), whole[:-1])
+    group = ready.facts.analyses["linearity"].group
+    outcome = analyse(job_of(ready), load(ready.sweep, "x"), cell, group, ["linearity"])
+    assert "kimg=1.safetensors is not a whole safetensors file" in outcome["errors"]["linearity"]
     compute(ready)
-    assert (ready.survey().cells() == FAILED).all()
-    (error,) = ready.survey().errors.values()
-    assert "kimg=1.safetensors is not a whole safetensors file" in error
+    assert (ready.survey().cells() == DONE).all()
+    assert ready.store.files.read(snapshot_path(cell)) == whole
 
 
 def test_a_torn_piece_is_computed_again(tiny, tmp_path):
