@@ -194,7 +194,7 @@ def test_numbers_that_are_not_finite_survive_in_a_record(tmp_path):
 def test_torn_receipts_and_cube_notes_count_as_absent(tmp_path, undisturbed):
     ready = whole_run(tmp_path)
     for path in [*(tmp_path / "tiny").rglob("log/*.json"), tmp_path / "tiny/cube.json"]:
-        path.write_bytes(path.read_bytes()[:9])
+        path.write_bytes(b'{"state": ')
     assert compute(ready) == []
     assert "results.nc" in gather_at(str(tmp_path / "tiny"))
     xr.testing.assert_identical(cube_of(ready).drop_vars(VOLATILE), undisturbed)
