@@ -246,12 +246,19 @@ def test_optuna_picks_cells_of_the_same_cube_and_the_rest_is_skipped(tiny, tmp_p
 
 def test_a_diverging_trial_is_a_failed_cell_and_not_a_dead_sweep(tiny, tmp_path):
     training = {"batch": 128, "warmup_kimg": 1}
-    axes = {"width": [64], "n_train": [8], "training.lr": [4e-3, 1e30]}
+    axes = {"width": [64], "n_train": [8], "training.lr": [4e-3, 1e29, 1e30]}
     tiny |= {"training": training, "axes": axes, "analyses": ["generalization", "memorization"]}
+    tiny |= {"resources": {"concurrency": 1}}
     path = write(tmp_path, tiny)
-    done = run(path, tmp_path, expect=1)
+    done = run(path, tmp_path, "--max-failures", "1", expect=1)
     assert "failed training width=64" in done.stderr and "not finite" in done.stderr
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "2 cells are still pending: run the same command again" in done.stderr
+    status = cube(tmp_path / "tiny")["status"].squeeze()
+    assert sorted(status.sum("kimg").values.tolist()) == [0, 2 * 2, 2 * 3]
+    run(path, tmp_path, expect=1)
     status = cube(tmp_path / "tiny")["status"]
-    assert (status.sel(training_lr=4e-3) == 2).all() and (status.sel(training_lr=1e30) == 3).all()
+    assert (status.sel(training_lr=4e-3) == 2).all()
+    assert (status.sel(training_lr=[1e29, 1e30]) == 3).all()
     again = run(path, tmp_path, expect=1)
     assert "trials 1" not in again.stderr
