@@ -67,13 +67,12 @@ def configure(address: str | None) -> None:
 
 
 @contextlib.contextmanager
-def cluster(address: str | None, data_bytes: int, files: Files, *, groups: bool) -> Iterator[None]:
+def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[None]:
     """Ray for the length of a run.
 
     Args:
         address: of a running cluster, or None to start one on this machine.
         data_bytes: size of the arrays that every node will hold.
-        files: the store, which every node must see.
         groups: whether trials start worker groups (these need the dashboard's state service).
     """
     import ray
@@ -100,8 +99,6 @@ def cluster(address: str | None, data_bytes: int, files: Files, *, groups: bool)
             logging_level=logging.WARNING,
         )
     try:
-        if address:
-            check_storage(files)
         yield
     finally:
         ray.shutdown()

@@ -1,7 +1,7 @@
 """What the JSON files of a store hold, checked when they are read: a store may come from anywhere.
 
-Entries of a later version are kept. What cannot be read is told apart by what was lost with it:
-records that can be made again count as absent, the others are `Damaged`.
+Entries of a later version are kept. A record that cannot be read counts as absent: each can be
+made again from what else is stored. What holds results (pieces, snapshots, bundles) is `Damaged`.
 """
 
 from typing import Any, NotRequired

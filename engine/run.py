@@ -175,7 +175,7 @@ def _compute(
     max_hours: float | None,
 ) -> int:
     """Train and analyse what is missing on a Ray cluster; 130 when interrupted."""
-    from engine.cluster import cluster, configure
+    from engine.cluster import check_storage, cluster, configure
     from engine.cost import check_memory
 
     configure(address)
@@ -189,14 +189,11 @@ def _compute(
     size = data.pool.nbytes + data.heldout.nbytes
     try:
         with (
-            cluster(
-                address,
-                size,
-                prepared.store.files,
-                groups=prepared.sweep.resources.workers > 1,
-            ),
+            cluster(address, size, groups=prepared.sweep.resources.workers > 1),
             interruptible(),
         ):
+            if address is not None:
+                check_storage(prepared.store.files)
             if address is not None and max_hours is not None:
                 _check_hours(prepared, todo, max_hours, address)
             Driver(job, data, todo, max_failures).work(lambda: prepared.survey())

@@ -14,7 +14,7 @@ import json, os, subprocess, sys
 from engine.cluster import cluster, configure
 
 configure(None)
-with cluster(None, 0, None, groups=True):
+with cluster(None, 0, groups=True):
     import ray
 
     assert ray.get(ray.remote(lambda: 1).remote()) == 1
