@@ -47,26 +47,37 @@ def sweep_of(count, analyses):
 
 
 def engine(count, analyses):
-    """Run the trials as `diffphase run` does, up to the gathering; ends and training seconds."""
+    """Run the trials; when each ended, and the seconds of its training."""
+    with tempfile.TemporaryDirectory() as storage:
+        driver = driven(count, analyses, storage, timed_driver)
+        trials = driver.todo.trials
+        return driver.ends, [train_seconds(driver.job.store, trial) for trial in trials]
+
+
+def driven(count, analyses, storage, kind):
+    """The trials as `diffphase run` drives them, up to the gathering: a driver that has worked.
+
+    `kind` gives the class of the driver once Ray's environment is set, which Ray reads at import.
+    """
     from engine.cluster import cluster, configure
 
     configure(None)
     from engine.job import Job
-    from engine.run import prepare
+    from engine.run import prepare, record_run
     from engine.spec import parse
     from engine.work import PENDING
 
-    with tempfile.TemporaryDirectory() as storage:
-        ready = prepare(parse(sweep_of(count, analyses), "overhead"), "overhead", storage)
-        todo = ready.survey()
-        todo.pieces[:, :, 0] = PENDING  # a sweep without analyses counts as finished
-        job = Job(ready.sweep, ready.facts, ready.prints, ready.store)
-        driver = timed_driver()(job, ready.data, todo, None)
-        with cluster(None, ready.data.pool.nbytes, groups=False):
-            driver.work(ready.survey)
-        if driver.failures:
-            raise RuntimeError(f"{driver.failures} failures: the figures would mean nothing")
-        return driver.ends, [train_seconds(ready.store, trial) for trial in todo.trials]
+    ready = prepare(parse(sweep_of(count, analyses), "overhead"), "overhead", storage)
+    record_run(ready, "overhead")
+    todo = ready.survey()
+    todo.pieces[:, :, 0] = PENDING  # a sweep without analyses counts as finished
+    job = Job(ready.sweep, ready.facts, ready.prints, ready.store)
+    driver = kind()(job, ready.data, todo, None)
+    with cluster(None, ready.data.pool.nbytes, groups=False):
+        driver.work(ready.survey)
+    if driver.failures:
+        raise RuntimeError(f"{driver.failures} failures: the figures would mean nothing")
+    return driver
 
 
 def timed_driver():

@@ -12,7 +12,7 @@ import os
 import tempfile
 
 import numpy as np
-from overhead import sweep_of, timed_driver
+from overhead import driven, timed_driver
 
 AROUND = 100
 """Trials of a median, and the trial that the last ones are compared with."""
@@ -26,15 +26,8 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
 
 
-def measured(count, analyses):
-    """Seconds when each trial ended, and kB of the driver then."""
-    from engine.cluster import cluster, configure
-
-    configure(None)
-    from engine.job import Job
-    from engine.run import prepare
-    from engine.spec import parse
-    from engine.work import PENDING
+def watched_driver():
+    """The driver that notes when a trial ended, and its own memory then."""
 
     class Watched(timed_driver()):
         """Notes the driver's memory whenever a trial ends."""
@@ -48,17 +41,13 @@ def measured(count, analyses):
             if result.get("done"):
                 self.memory.append(resident())
 
+    return Watched
+
+
+def measured(count, analyses):
+    """Seconds when each trial ended, and kB of the driver then."""
     with tempfile.TemporaryDirectory() as storage:
-        ready = prepare(parse(sweep_of(count, analyses), "trials"), "trials", storage)
-        todo = ready.survey()
-        todo.pieces[:, :, 0] = PENDING  # a sweep without analyses counts as finished
-        driver = Watched(
-            Job(ready.sweep, ready.facts, ready.prints, ready.store), ready.data, todo, None
-        )
-        with cluster(None, ready.data.pool.nbytes, groups=False):
-            driver.work(ready.survey)
-        if driver.failures:
-            raise RuntimeError(f"{driver.failures} failures: the figures would mean nothing")
+        driver = driven(count, analyses, storage, watched_driver)
         return np.array(driver.ends), np.array(driver.memory)
 
 
