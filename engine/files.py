@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pyarrow import NativeFile, fs
+from pydantic import TypeAdapter
 
 from engine.bundles import Bundles
 from engine.lock import hold
@@ -190,6 +191,15 @@ class Files:
             return None if data is None else parse(data)
 
         return self._again(read, ValueError)
+
+    def read_record(self, name: str, kind: TypeAdapter) -> Any:
+        """What a record (`engine.records`) holds; None where there is none, or none that is whole.
+
+        Whatever is read by this can be made again, so that a torn one is as good as a lost one.
+        """
+        with contextlib.suppress(ValueError):
+            return self.read_json(name, kind.validate_json)
+        return None
 
     def exists(self, name: str) -> bool:
         """Whether the file (or folder) is there."""

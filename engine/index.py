@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from engine.pieces import UNREADABLE
 from engine.store import Store
 
 INDEX = "index.ipc"
@@ -48,7 +49,7 @@ class Index:
             return
         try:
             table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        except pa.ArrowInvalid:
+        except UNREADABLE:
             return  # torn by hand: everything is read again
         if (table.schema.metadata or {}).get(b"asked") != f"{VERSION} {self.asked}".encode():
             return

@@ -12,7 +12,6 @@ over. Two drivers do no harm all the same: they compute equal files and replace 
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import secrets
 import socket
@@ -22,6 +21,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pyarrow import fs
+
+from engine import records
 
 if TYPE_CHECKING:
     from engine.files import Files
@@ -128,7 +129,7 @@ class Lease:
             if left <= 0:
                 self.files.delete(name)
                 continue
-            driver = self._claim(name)
+            driver = self.files.read_record(name, records.CLAIM)  # None: it has ended meanwhile
             if driver and (driver["holds"] or (time_of, name) < (mine, self.name)):
                 until = time.strftime("%H:%M:%S", time.localtime(time.time() + left))
                 raise Busy(
@@ -144,12 +145,3 @@ class Lease:
             for info in self.files.system.get_file_info(selector)
             if info.type == fs.FileType.File and info.base_name.endswith(".json")
         }
-
-    def _claim(self, name: str) -> dict | None:
-        """What another driver wrote; None if it has ended meanwhile."""
-        data = self.files.read(name)
-        try:
-            claim = json.loads(data) if data else None
-            return claim if {"host", "pid", "started", "holds"} <= set(claim or ()) else None
-        except (ValueError, TypeError):
-            return None

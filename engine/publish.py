@@ -110,11 +110,8 @@ def gather(
 
 
 def _noted(store: Store) -> dict[str, Any]:
-    """What was noted of the cube that is there; nothing where the note is torn."""
-    try:
-        return store.out.read_json(MADE_OF, records.CUBE.validate_json) or {}
-    except ValueError:
-        return {}
+    """What was noted of the cube that is there."""
+    return store.out.read_record(MADE_OF, records.CUBE) or {}
 
 
 def _gathered(store: Store, found: Survey, asked: str) -> Gathered | None:

@@ -88,4 +88,16 @@ class Cube(TypedDict):
     state: str
 
 
-SWEEP, TRIAL, RECEIPT, SEARCH, CUBE = map(TypeAdapter, (Sweep, Trial, Receipt, Search, Cube))
+class Claim(TypedDict):
+    """A driver's claim on an object store (`engine.lock`)."""
+
+    __pydantic_config__ = OPEN
+    host: str
+    pid: int
+    started: str
+    holds: int
+
+
+SWEEP, TRIAL, RECEIPT, SEARCH, CUBE, CLAIM = map(
+    TypeAdapter, (Sweep, Trial, Receipt, Search, Cube, Claim)
+)

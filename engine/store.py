@@ -21,7 +21,6 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from engine import records, tensors
 from engine.files import Files, join
@@ -74,13 +73,7 @@ class Store:
 
         Then a run writes it anew; what is stored beside it stays.
         """
-        return self._whole("sweep.json", records.SWEEP)
-
-    def _whole(self, name: str, kind: TypeAdapter) -> Any:
-        """What a JSON file holds, None where there is none, or none that is whole."""
-        with contextlib.suppress(ValueError):
-            return self.files.read_json(name, kind.validate_json)
-        return None
+        return self.files.read_record("sweep.json", records.SWEEP)
 
     def write_record(self, record: dict) -> None:
         """Replace sweep.json."""
@@ -88,7 +81,7 @@ class Store:
 
     def search(self) -> dict:
         """Points that a search has asked for, with their value; `over`: what it has answered."""
-        asked = self._whole("search.json", records.SEARCH)
+        asked = self.files.read_record("search.json", records.SEARCH)
         return {"asked": [], "over": None} | (asked or {})
 
     def asked(self) -> list[dict]:
@@ -114,7 +107,7 @@ class Store:
 
         One that is torn or lost is made again from the headers of the snapshots.
         """
-        found = self._whole(f"{folder(trial)}/trial.json", records.TRIAL)
+        found = self.files.read_record(f"{folder(trial)}/trial.json", records.TRIAL)
         if found is not None:
             return found
         noted = {}
@@ -193,7 +186,7 @@ class Store:
         merged: dict[str, dict] = {}
         for name in names:
             # A torn one says no more than a lost one: the pieces are what counts.
-            receipt = self._whole(f"{_folder_of(at)}/log/{name}.json", records.RECEIPT)
+            receipt = self.files.read_record(f"{_folder_of(at)}/log/{name}.json", records.RECEIPT)
             merged.update(receipt["analyses"] if receipt else {})
         return merged
 

@@ -23,8 +23,7 @@ RETRIES = 3
 """Times that a trial whose process died is tried again, at the back of the queue."""
 
 MANY = 100_000
-
-
+"""Trials at a time beyond any cluster's."""
 IDLE_POLLS = 3
 """Times that a waiting plan finds nothing under way before it gives up; Tune asks each second."""
 
