@@ -3,7 +3,6 @@
 Knows the store but not Ray; `engine.fanout` runs it as remote tasks.
 """
 
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +17,14 @@ from analyses.registry import measure_all, reference_all
 from analyses.specimen import Specimen
 from analyses.specimen import Subset as Points
 from engine.grid import Cell, Subset, partner
-from engine.job import ELSEWHERE, Job, naming_memory, training_points, use_threads
+from engine.job import (
+    ELSEWHERE,
+    Job,
+    clock_of,
+    naming_memory,
+    training_points,
+    use_threads,
+)
 from engine.pieces import Piece, Variable, coordinate
 from engine.store import snapshot_path
 from trainables.datasets.data import Data
@@ -110,8 +116,7 @@ def _measure(
     elsewhere: tuple[type[Exception], ...],
 ) -> tuple[dict[str, xr.Dataset], Meter]:
     """Results of those that did not raise; seconds and errors."""
-    clock = time.process_time if device_of(job).type == "cpu" else time.perf_counter
-    meter = Meter(clock, elsewhere)
+    meter = Meter(clock_of(device_of(job)), elsewhere)
     options = {name: job.facts.analyses[name].options for name in names}
     try:
         with naming_memory():
@@ -164,8 +169,8 @@ def _specimen(job: Job, data: Data, cell: Cell) -> Specimen:
 
 def _arguments(job: Job, data: Data, subset: Subset) -> dict[str, Any]:
     return {
-        "train": _flat(training_points(data, subset)),
-        "heldout": _flat(data.heldout),
+        "train": flattened(training_points(data, subset)),
+        "heldout": flattened(data.heldout),
         "pool": pool_moments(data),
         "sigmas": job.sweep.sigmas,
         "shape": data.shape,
@@ -175,7 +180,8 @@ def _arguments(job: Job, data: Data, subset: Subset) -> dict[str, Any]:
     }
 
 
-def _flat(images: np.ndarray) -> torch.Tensor:
+def flattened(images: np.ndarray) -> torch.Tensor:
+    """Images (n c h w) as the float64 points (n d) that analyses see."""
     return torch.from_numpy(images.reshape(len(images), -1).astype(np.float64))
 
 
@@ -189,7 +195,7 @@ def pool_moments(data: Data) -> Moments:
         _POOLS[data.content_hash] = (
             Moments.of_covariance(*map(torch.from_numpy, data.moments))
             if data.moments
-            else Moments.of_points(_flat(data.pool))
+            else Moments.of_points(flattened(data.pool))
         )
     return _POOLS[data.content_hash]
 

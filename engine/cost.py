@@ -275,7 +275,7 @@ def _stored(job: Job, survey: Survey) -> dict[str, list[Cost]]:
         cell = Cell(trial, job.sweep.kimg[j])
         receipts = job.store.read_receipts(cell, [receipt_name(cell, group) for group in groups])
         if receipts:
-            each = {n: receipts.get(n, {"seconds": 0.0})["seconds"] for n in job.sweep.analyses}
+            each = {n: receipts.get(n, {}).get("seconds", 0.0) for n in job.sweep.analyses}
             seen.append(Cost(seconds / cell.kimg, each))
     return {key: costs for key, costs in found.items() if costs}
 
@@ -355,8 +355,7 @@ def check_memory(job: Job, origin: str) -> None:
     Raises:
         SpecError: with the estimate, the machine's memory and what to lower.
     """
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = _memory(job)
+    total, needed = _memory_here(), _memory(job)
     if needed > total:
         raise SpecError(
             f"{origin}: one process would need about {needed / 1e9:.0f} GB of memory, this"
@@ -367,7 +366,7 @@ def check_memory(job: Job, origin: str) -> None:
 
 def warnings(job: Job, cost: Estimate) -> list[str]:
     """What of the estimate this machine cannot give: memory for all processes, disk."""
-    said, total = [], os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    said, total = [], _memory_here()
     if cost.processes * cost.memory_bytes > total:
         said.append(
             f"{cost.processes} processes of about {cost.memory_bytes / 1e9:.1f} GB each may not"
@@ -416,6 +415,11 @@ def check_hours(cost: Estimate, hours: float, origin: str) -> None:
             f" {cost.machine.cores} cores, --max-hours allows {hours:g}; drop values from"
             " the axes, shorten kimg, drop analyses, or use more cores (--address)"
         )
+
+
+def _memory_here() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _memory(job: Job) -> float:

@@ -5,14 +5,12 @@ each other in one cube with a `model` dim. Every result is a piece of its own, s
 command again measures only what is missing.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-import numpy as np
 import torch
 import xarray as xr
 from pydantic import BeforeValidator, Field
@@ -21,9 +19,17 @@ from analyses.registry import ANALYSES, measure_all, reference_all
 from analyses.sampler import Sampler as Drawn
 from analyses.specimen import Specimen, Subset
 from engine import export
-from engine.analyse import Meter, from_piece, load_denoiser, pool_moments, to_piece
+from engine.analyse import (
+    Meter,
+    flattened,
+    from_piece,
+    load_denoiser,
+    pool_moments,
+    to_piece,
+)
+from engine.files import split
 from engine.grid import Cell, moment, trials
-from engine.job import Job
+from engine.job import Job, clock_of
 from engine.models import cube_of
 from engine.opened import stored
 from engine.pieces import decode, encode, fingerprint_of
@@ -201,7 +207,13 @@ def analyse_models(
     shape, sigmas = _shape(found, data), _levels(asked, found)
     torch.set_num_threads(asked.numerics.threads)
     subset = _subset(asked, data, sigmas)
-    work = Work(_store(out), options, _prints(asked, options, sigmas, data), sigmas)
+    work = Work(
+        Store(*split(out)),
+        options,
+        _prints(asked, options, sigmas, data),
+        sigmas,
+        clock_of(device),
+    )
     dtype = getattr(torch, asked.numerics.precision)
     with work.store.files.lock():
         parts = {"": work.do("oracles", "", lambda some, call: reference_all(subset, some, call))}
@@ -231,6 +243,7 @@ class Work:
     prints: Mapping[str, str]
     """Fingerprint of each analysis' pieces, but for the model."""
     sigmas: tuple[float, ...]
+    clock: Callable[[], float]
     errors: dict[tuple[str, str], str] = field(default_factory=dict)
     """Why an analysis failed, by the place of its piece and its name."""
 
@@ -248,7 +261,7 @@ class Work:
                 for name, options in self.options.items()
                 if name not in found and ANALYSES[name].per_sigma == per_sigma
             }
-            meter = Meter(time.process_time)
+            meter = Meter(self.clock)
             for name, dataset in run(missing, meter).items() if missing else ():
                 self.store.files.write(_path(place, name), encode(to_piece(dataset, prints[name])))
                 found[name] = dataset
@@ -265,11 +278,6 @@ class Work:
 
 def _path(place: str, name: str) -> str:
     return f"{place}/pieces/{name}.arrow"
-
-
-def _store(out: str) -> Store:
-    storage, _, name = out.rstrip("/").rpartition("/")
-    return Store(storage or ".", name)
 
 
 def _shape(found: Sequence[Model], data: Data) -> tuple[int, int, int]:
@@ -305,18 +313,14 @@ def _subset(asked: Examination, data: Data, sigmas: tuple[float, ...]) -> Subset
     except ValueError as error:
         raise SpecError(f"analyse: {error}") from None
     return Subset(
-        train=_flat(train),
-        heldout=_flat(data.heldout),
+        train=flattened(train),
+        heldout=flattened(data.heldout),
         pool=pool_moments(data),
         sigmas=sigmas,
         shape=data.shape,
         stream=stream,
         sampler=Drawn(**asked.sampler.model_dump()),
     )
-
-
-def _flat(images: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(images.reshape(len(images), -1).astype(np.float64))
 
 
 def _prints(

@@ -45,8 +45,17 @@ LONG_NAMES = {
     "wiener_mode": "singular mode of the Wiener filter",
     "flow_reference": "denoiser whose samples are compared with",
     "trajectory_denoiser": "denoiser whose path it is",
+    "model": "denoiser that was trained elsewhere",
     "skip_sigma": "noise level at which the sampler starts from the Gaussian flow",
 }
+UNITS = {"kimg": "1000 images", "sigma": "pixel"}
+"""Of dims that have one."""
+FLAGS = {
+    "flag_values": np.arange(len(MEANINGS), dtype=np.int8),
+    "flag_meanings": " ".join(MEANINGS),
+    "units": "1",
+}
+"""Attributes of a status, as of CF."""
 DENSITY = {
     f"training.{option}"
     for option in ("noise", "p_mean", "p_std", "sigma", "sigma_min", "sigma_max")
@@ -108,7 +117,7 @@ class Cube:
         self._agree(layout.piece.labels)
         kept = {d: at for d, at in zip(self.sizes, positions.T, strict=True) if d not in lacks}
         for name, first in layout.piece.variables.items():
-            values, attrs = _shown(layout.values(name, numbers), first.attrs)
+            values, attrs = shown(layout.values(name, numbers), first.attrs)
             own = dict(zip(first.dims, values.shape[1:], strict=True))
             array = self._array(name, tuple(kept), own, values.dtype, attrs)
             array[(*kept.values(), *(slice(n) for n in own.values()))] = values
@@ -122,7 +131,7 @@ class Cube:
         """Scatter a piece into the cube at `at`; `dims` are the grid dims its variables carry."""
         self._agree(piece.labels)
         for name, variable in piece.variables.items():
-            values, attrs = _shown(variable.values, variable.attrs)
+            values, attrs = shown(variable.values, variable.attrs)
             own = dict(zip(variable.dims, values.shape, strict=True))
             raw_subset = "kimg" not in at and any(d in RAW_DIMS for d in own)
             grid = tuple(d for d in dims if d in at) if raw_subset else dims
@@ -237,11 +246,11 @@ def labelled(
     return dataset
 
 
-def _shown(values: np.ndarray, attrs: Mapping[str, Any]) -> tuple[np.ndarray, dict]:
+def shown(values: np.ndarray, attrs: Mapping[str, Any]) -> tuple[np.ndarray, dict]:
     """What of a variable goes into the cube: of samples and outputs, the first few."""
     attrs = dict(attrs)
-    shown = attrs.pop("shown", None)
-    return values if shown is None else values[..., : int(shown), :], attrs
+    most = attrs.pop("shown", None)
+    return values if most is None else values[..., : int(most), :], attrs
 
 
 def _put_stored(
@@ -283,34 +292,32 @@ def _dataset(cube: Cube) -> xr.Dataset:
     coordinates = {cube_dim(a): coordinate(v) for a, v in cube.axes.items()}
     coordinates |= {d: coordinate(v) for d, v in cube.labels.items() if d in sizes}
     dataset = xr.Dataset(variables, coordinates)
-    for dim, labels in dataset.coords.items():
-        labels.attrs = {"long_name": LONG_NAMES.get(str(dim), str(dim)), "units": "1"}
-    dataset["kimg"].attrs["units"] = "1000 images"
-    if "sigma" in dataset.coords:
-        dataset["sigma"].attrs["units"] = "pixel"
+    describe_dims(dataset)
     return dataset
+
+
+def describe_dims(dataset: xr.Dataset) -> None:
+    """Long names and units of the coordinates of its dims."""
+    for dim in {*dataset.dims} & {*dataset.coords}:
+        long_name, units = LONG_NAMES.get(str(dim), str(dim)), UNITS.get(str(dim), "1")
+        dataset[dim].attrs = {"long_name": long_name, "units": units}
 
 
 def _add_states(dataset: xr.Dataset, cube: Cube, survey: Survey) -> None:
     """Status, errors, and the numbers that the training itself noted."""
     grid = tuple(cube_dim(axis) for axis in cube.axes)
     shape = [cube.sizes[d] for d in grid]
-    flags = {
-        "flag_values": np.arange(5, dtype=np.int8),
-        "flag_meanings": " ".join(MEANINGS),
-        "units": "1",
-    }
     names = ["training", *survey.sweep.analyses]
     # The grid is the product of its axes in order, so (trial, kimg) unravels to it.
     dataset["status"] = (
         grid,
         survey.cells().reshape(shape),
-        {"long_name": "state of the cell", **flags},
+        {"long_name": "state of the cell", **FLAGS},
     )
     dataset["piece_status"] = (
         (*grid, "analysis"),
         survey.pieces.reshape([*shape, len(names)]),
-        {"long_name": "state of the training and of each analysis", **flags},
+        {"long_name": "state of the training and of each analysis", **FLAGS},
     )
     dataset["analysis"] = coordinate(names)
     errors = np.full(survey.pieces.shape[:2], "", dtype=object)

@@ -1,7 +1,8 @@
 """What every worker of a run is handed: the sweep, its facts, its fingerprints and its store."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -117,6 +118,14 @@ class Job:
             for i in range(n)
         ]
         return labels[points]
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """What counts the seconds that work on a device costs.
+
+    On a CPU those of this process alone: others share its core, and it pays for none.
+    """
+    return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def use_threads(job: Job) -> None:

@@ -1,17 +1,17 @@
 """What was measured of several models beside one training set, as one labelled dataset."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from analyses.derived import derived
-from engine.gather import LONG_NAMES, SCHEMA_VERSION
+from engine.gather import FLAGS, SCHEMA_VERSION, describe_dims, shown
 from engine.pieces import coordinate
 from engine.publish import versions
 from engine.spec import canonical
-from engine.work import DONE, FAILED, MEANINGS
+from engine.work import DONE, FAILED
 
 if TYPE_CHECKING:
     from engine.external import Examination, Model
@@ -44,13 +44,8 @@ def cube_of(
         [[DONE if analysis in parts[name] else FAILED for analysis in options] for name in names],
         dtype=np.int8,
     )
-    flags = {
-        "long_name": "state of each analysis",
-        "flag_values": np.arange(len(MEANINGS), dtype=np.int8),
-        "flag_meanings": " ".join(MEANINGS),
-        "units": "1",
-    }
-    cube["piece_status"] = (("model", "analysis"), states, flags)
+    attrs = {"long_name": "state of each analysis", **FLAGS}
+    cube["piece_status"] = (("model", "analysis"), states, attrs)
     cube.coords["analysis"] = coordinate(list(options))
     cube = derived(cube)
     _describe(cube, data, found)
@@ -73,18 +68,20 @@ def cube_of(
 
 
 def _merged(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Results of several analyses side by side; of samples and outputs the first few."""
-    shown = []
+    """Results of several analyses side by side, as much of each as a cube shows."""
+    few = []
     for dataset in found.values():
-        few = {}
-        for name, variable in dataset.data_vars.items():
-            variable = variable.copy(deep=False)
-            most = variable.attrs.pop("shown", None)
-            few[name] = (
-                variable if most is None else variable.isel({variable.dims[-2]: slice(most)})
-            )
-        shown.append(xr.Dataset(few))
-    return xr.merge(shown, compat="no_conflicts", join="outer")
+        each = {
+            name: (variable.dims, *shown(variable.values, variable.attrs))
+            for name, variable in dataset.data_vars.items()
+        }
+        few.append(xr.Dataset(each, _indexes(dataset)))
+    return xr.merge(few, compat="no_conflicts", join="outer")
+
+
+def _indexes(dataset: xr.Dataset) -> dict[Hashable, xr.DataArray]:
+    """Coordinates of its dims."""
+    return {dim: dataset.coords[dim] for dim in dataset.dims if dim in dataset.coords}
 
 
 def _describe(cube: xr.Dataset, data: "Data", found: Sequence["Model"]) -> None:
@@ -121,9 +118,4 @@ def _describe(cube: xr.Dataset, data: "Data", found: Sequence["Model"]) -> None:
         data.sigma_data,
         {"long_name": "standard deviation of all pixels", "units": "pixel"},
     )
-    for dim in cube.dims:
-        if dim in cube.coords:
-            attrs = {"long_name": LONG_NAMES.get(str(dim), str(dim)), "units": "1"}
-            cube[dim].attrs = attrs
-    if "sigma" in cube.coords:
-        cube["sigma"].attrs["units"] = "pixel"
+    describe_dims(cube)

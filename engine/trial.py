@@ -12,7 +12,14 @@ from typing import Any
 import torch
 
 from engine.grid import Cell, Trial, moment
-from engine.job import ELSEWHERE, Job, naming_memory, training_points, use_threads
+from engine.job import (
+    ELSEWHERE,
+    Job,
+    clock_of,
+    naming_memory,
+    training_points,
+    use_threads,
+)
 from engine.store import checkpoint_path, place, snapshot_path
 from trainables.datasets.data import Data
 from trainables.denoiser import Denoiser, loss
@@ -40,8 +47,7 @@ class Ledger:
             **self.store.trial_record(trial),
         }
         self.seconds, self.checkpoint_step = 0.0, 0
-        # On a CPU the seconds of this process alone: others share its core, and it pays for none.
-        self.clock = time.process_time if device.type == "cpu" else time.perf_counter
+        self.clock = clock_of(device)
         self.start()
         self.beat = self.saved = time.monotonic()
 
