@@ -17,9 +17,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from trainables import architectures, ema, optimizers
-from trainables.architectures.dit import DiT
+from trainables.architectures.blocks import Checkpointed
 from trainables.architectures.labelled import tell
-from trainables.architectures.pyramid import Pyramid
 from trainables.batches import Batches
 from trainables.config import TrainConfig
 from trainables.denoiser import PRECONDITIONINGS, Denoiser, loss
@@ -96,7 +95,7 @@ def prepare(denoiser: Denoiser, config: TrainConfig) -> None:
     """Set how `denoiser` computes while it trains; ValueError for a backbone that cannot."""
     backbone = denoiser.backbone
     if config.checkpointing:
-        if not isinstance(backbone, Pyramid | DiT):
+        if not isinstance(backbone, Checkpointed):
             raise ValueError(
                 f"`checkpointing`: a backbone of kind {type(backbone).__name__} has no blocks that"
                 " could be computed again; wanted false."

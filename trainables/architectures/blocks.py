@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 Maps = Float[Tensor, "n _channels _rows _columns"]
 Embedding = Float[Tensor, "n _embedding"]
@@ -70,6 +71,19 @@ class Style:
             with torch.no_grad():
                 p.mul_(scale)
         return layer
+
+
+class Checkpointed(nn.Module):
+    """A network of blocks, each of which a training may compute again instead of keeping it."""
+
+    checkpointing = False
+    """Whether a training keeps each block's input alone and computes the rest again."""
+
+    def through(self, block: nn.Module, h: Tensor, embedding: Embedding) -> Tensor:
+        """The output of one of its blocks."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, h, embedding, use_reentrant=False)
+        return block(h, embedding)
 
 
 class Resample(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from trainables.architectures.blocks import Checkpointed
 from trainables.architectures.embedding import features
 from trainables.architectures.labelled import Labelled
 from trainables.registry import is_int, require
@@ -78,7 +78,7 @@ class Block(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(n, tokens, width))
 
 
-class DiT(Labelled):
+class DiT(Checkpointed, Labelled):
     """Patches, blocks, patches."""
 
     def __init__(
@@ -107,8 +107,6 @@ class DiT(Labelled):
         self.modulation = start(nn.Linear(width, 2 * width), zero=True)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.output = start(nn.Linear(width, c * patch**2), zero=True)
-        self.checkpointing = False
-        """Whether a training keeps each block's input alone and computes the rest again."""
 
     def forward(
         self,
@@ -120,9 +118,8 @@ class DiT(Labelled):
         e = F.silu(self.told(self.embed(features(c_noise, FREQUENCIES)), label))
         patches = F.unfold(x, self.patch, stride=self.patch).mT
         h = self.input(patches) + self.position
-        again = self.checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks:
-            h = checkpoint(block, h, e, use_reentrant=False) if again else block(h, e)
+            h = self.through(block, h, e)
         beta, gamma = self.modulation(e)[:, None].chunk(2, dim=2)
         patches = self.output(modulate(self.norm, h, gamma, beta)).mT
         return F.fold(patches, x.shape[2:], self.patch, stride=self.patch)

@@ -13,10 +13,18 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from trainables.architectures.blocks import Block, Embedding, FilteredConv, Maps, Resample, Style
+from trainables.architectures.blocks import (
+    Block,
+    Checkpointed,
+    Embedding,
+    FilteredConv,
+    Maps,
+    Resample,
+    Style,
+)
 from trainables.architectures.labelled import Labelled
+from trainables.architectures.levels import attended
 from trainables.registry import is_int, require
 
 
@@ -32,8 +40,8 @@ class Layout:
     """Channels of each level in units of the width, each level at half the resolution."""
     blocks: int
     """Residual blocks of the encoder per level; the decoder has one more."""
-    attention: frozenset[int]
-    """Heights of the levels with self-attention; the lowest level has one at its bottom."""
+    attention: tuple[bool, ...]
+    """Which levels have self-attention; the lowest level has one at its bottom."""
     noise: int
     """Features of the noise code."""
     label_late: bool
@@ -94,7 +102,7 @@ class Level(nn.Module):
         """Of a decoder: norm, silu and convolution to an output."""
 
 
-class Pyramid(nn.Module):
+class Pyramid(Checkpointed):
     """The U-Net of a `Layout` and a `Style`."""
 
     published_noise_code = True
@@ -113,15 +121,13 @@ class Pyramid(nn.Module):
             Block(skips[-1], skips[-1], style, attention=attention) for attention in (True, False)
         )
         self.decoder = nn.ModuleList(self._decoder(style, skips))
-        self.checkpointing = False
-        """Whether a training keeps each block's input alone and computes the rest again."""
 
     def _encoder(self, style: Style, skips: list[int]) -> list[Level]:
         """The encoder; `skips` collects the channels of its outputs."""
         layout, levels = self.layout, []
         c, image = layout.width, layout.shape[0]
         for i, m in enumerate(layout.mult):
-            attention = layout.shape[1] >> i in layout.attention
+            attention = layout.attention[i]
             level = Level(Block(c, c, style, "down") if i else None, [])
             if i and layout.encoder == "residual":
                 level.image, image = FilteredConv(image, c, style), c
@@ -140,7 +146,7 @@ class Pyramid(nn.Module):
         layout, levels = self.layout, []
         c = skips[-1]
         for i, m in reversed(list(enumerate(layout.mult))):
-            here = layout.shape[1] >> i in layout.attention
+            here = layout.attention[i]
             level = Level(Block(c, c, style, "up") if i < len(layout.mult) - 1 else None, [])
             for k in range(layout.blocks + 1):
                 attention = here and (layout.attend_all or k == layout.blocks)
@@ -169,21 +175,21 @@ class Pyramid(nn.Module):
         skips = [h]
         for level in self.encoder:
             if level.enter is not None:
-                h = self._run(level.enter, h, e)
+                h = self.through(level.enter, h, e)
                 h, image = self._join(level, h, image)
                 skips.append(h)
             for block in level.blocks:
-                h = self._run(block, h, e)
+                h = self.through(block, h, e)
                 skips.append(h)
         for block in self.bottom:
-            h = self._run(block, h, e)
+            h = self.through(block, h, e)
         out = None
         for level in self.decoder:
             if level.enter is not None:
-                h = self._run(level.enter, h, e)
+                h = self.through(level.enter, h, e)
                 out = None if out is None else self.grow(out)
             for block in level.blocks:
-                h = self._run(block, torch.cat([h, skips.pop()], dim=1), e)
+                h = self.through(block, torch.cat([h, skips.pop()], dim=1), e)
             if level.output is not None:
                 here = level.output(h)
                 out = here if out is None else out + here
@@ -199,11 +205,6 @@ class Pyramid(nn.Module):
             return h + level.image(image), image
         return h, image
 
-    def _run(self, block: nn.Module, h: Maps, e: Embedding) -> Maps:
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, h, e, use_reentrant=False)
-        return block(h, e)
-
 
 def checked(
     owner: str,
@@ -218,22 +219,11 @@ def checked(
 
     `attention` None means those of the `usual` heights that a level has.
     """
-    _, h, w = shape
-    valid = isinstance(mult, list | tuple) and len(mult) > 0 and all(is_int(m, 1) for m in mult)
-    require(valid, owner, "mult", mult, "a list of whole numbers of at least 1")
-    factor = 2 ** (len(mult) - 1)
-    allowed = f"short enough that {h} x {w} pixels can be halved {len(mult) - 1} times"
-    require(h % factor == 0 and w % factor == 0, owner, "mult", mult, allowed)
-    require(is_int(blocks, 1), owner, "blocks", blocks, "a whole number of at least 1")
-    heights = [h >> level for level in range(len(mult))]
-    if attention is None:
-        attention = [height for height in usual if height in heights]
-    valid = isinstance(attention, list | tuple) and set(attention) <= set(heights)
-    require(valid, owner, "attention", attention, f"a list of some of the heights {heights}")
+    attends = attended(owner, shape, mult, blocks, attention, usual)
     require(is_int(augment_dim, 0), owner, "augment_dim", augment_dim, "a whole number from 0")
     return {
         "mult": tuple(mult),
         "blocks": blocks,
-        "attention": frozenset(attention),
+        "attention": attends,
         "augment_dim": augment_dim,
     }

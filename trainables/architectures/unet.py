@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from trainables.architectures.embedding import features
 from trainables.architectures.labelled import Labelled
+from trainables.architectures.levels import attended
 from trainables.registry import is_int, require
 
 Maps = Float[Tensor, "n _channels _rows _columns"]
@@ -152,16 +153,7 @@ def build(
     one before; `blocks`: residual blocks per level; `attention`: the heights (in pixels) of the
     levels with self-attention. Raises ValueError naming the option, its value and what is allowed.
     """
-    c, h, w = shape
     even = is_int(width, 2) and width % 2 == 0
     require(even, "unet", "width", width, "an even whole number of at least 2")
-    require(is_int(blocks, 1), "unet", "blocks", blocks, "a whole number of at least 1")
-    valid = isinstance(mult, list | tuple) and len(mult) > 0 and all(is_int(m, 1) for m in mult)
-    require(valid, "unet", "mult", mult, "a list of whole numbers of at least 1")
-    factor = 2 ** (len(mult) - 1)
-    allowed = f"short enough that {h} x {w} pixels can be halved {len(mult) - 1} times"
-    require(h % factor == 0 and w % factor == 0, "unet", "mult", mult, allowed)
-    heights = [h // 2**level for level in range(len(mult))]
-    valid = isinstance(attention, list | tuple) and set(attention) <= set(heights)
-    require(valid, "unet", "attention", attention, f"a list of some of the heights {heights}")
-    return UNet(width, c, tuple(mult), blocks, [height in attention for height in heights])
+    attends = attended("unet", shape, mult, blocks, attention)
+    return UNet(width, shape[0], tuple(mult), blocks, list(attends))
