@@ -16,7 +16,15 @@ from engine.grid import Cell
 from engine.resolve import load
 from engine.store import snapshot_path
 from engine.trial import train_trial
-from tests.engine.helpers import VOLATILE, compute, contents, cube_of, job_of, prepared
+from tests.engine.helpers import (
+    VOLATILE,
+    compute,
+    contents,
+    cube_of,
+    job_of,
+    prepared,
+    stored_cube,
+)
 
 pytestmark = pytest.mark.ray
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -43,16 +51,6 @@ def write(folder, mapping):
     return path
 
 
-def cube(folder):
-    """The stored cube, through plain xarray, without what differs between equal runs."""
-    found = xr.open_zarr(folder / "results.zarr").load().drop_vars(VOLATILE)
-    volatile = ("history", "date_created", "source")
-    found.attrs = {
-        k: v for k, v in found.attrs.items() if k not in volatile and "version" not in k
-    }
-    return found
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One run of the tiny sweep: (mapping, its file, storage, what was printed)."""
@@ -68,7 +66,7 @@ def test_a_run_gives_the_cube_that_one_process_gives(finished, tmp_path):
     ready = prepared(mapping, tmp_path)
     compute(ready)
     alone = cube_of(ready).drop_vars(VOLATILE)
-    xr.testing.assert_equal(cube(folder / "tiny"), alone)
+    xr.testing.assert_equal(stored_cube(folder / "tiny"), alone)
     assert (alone["status"] == 2).all()
 
 
@@ -88,7 +86,7 @@ def test_a_run_prints_what_was_found_and_where_it_lies(finished):
 
 def test_tensorboard_reads_scalars_images_and_hyperparameters(finished):
     _, _, folder, _ = finished
-    stored = cube(folder / "tiny")
+    stored = stored_cube(folder / "tiny")
     runs = list((folder / "tiny" / "tensorboard").iterdir())
     assert len(runs) == 4
     for run_folder in runs:
@@ -151,10 +149,10 @@ def test_a_new_seed_and_a_later_kimg_leave_old_pieces_byte_identical(finished, t
     assert "trials 8/8  snapshots 16/16  analyses 96/96" in done.stderr
     after = contents(folder / "tiny", "*.arrow")
     assert {name: after[name] for name in before} == before
-    assert (cube(folder / "tiny")["status"] == 2).all()
+    assert (stored_cube(folder / "tiny")["status"] == 2).all()
     run(write(tmp_path, mapping), folder)  # and back: the cube shrinks, nothing is deleted
     assert contents(folder / "tiny", "*.arrow") == after
-    assert cube(folder / "tiny").sizes["seed"] == 1
+    assert stored_cube(folder / "tiny").sizes["seed"] == 1
 
 
 def wait_for(pattern, folder, count, process):
@@ -194,7 +192,9 @@ def test_terminated_and_killed_runs_end_in_the_cube_of_an_undisturbed_one(tiny, 
     run(path, storage)
     undisturbed = prepared(tiny, tmp_path / "undisturbed")
     compute(undisturbed)
-    xr.testing.assert_equal(cube(storage / "tiny"), cube_of(undisturbed).drop_vars(VOLATILE))
+    xr.testing.assert_equal(
+        stored_cube(storage / "tiny"), cube_of(undisturbed).drop_vars(VOLATILE)
+    )
     assert contents(storage, "kimg*.safetensors") == contents(
         tmp_path / "undisturbed", "kimg*.safetensors"
     )
@@ -232,7 +232,7 @@ def test_optuna_picks_cells_of_the_same_cube_and_the_rest_is_skipped(tiny, tmp_p
     }
     path = write(tmp_path, tiny)
     run(path, tmp_path)
-    found = cube(tmp_path / "tiny")
+    found = stored_cube(tmp_path / "tiny")
     asked = json.loads((tmp_path / "tiny" / "search.json").read_text())["asked"]
     assert len(asked) == 4 and all(entry["value"] > 0 for entry in asked)
     points = {(entry["point"]["width"], entry["point"]["n_train"]) for entry in asked}
@@ -257,7 +257,7 @@ def test_a_boundary_search_reads_the_pieces_it_asks_for_and_skips_the_rest(tiny,
     record = json.loads((tmp_path / "tiny" / "search.json").read_text())
     points = {(entry["point"]["width"], entry["point"]["n_train"]) for entry in record["asked"]}
     assert 6 <= len(points) == len(record["asked"]) <= 7 and record["over"]
-    found = cube(tmp_path / "tiny").isel(seed=0, draw=0, split=0)
+    found = stored_cube(tmp_path / "tiny").isel(seed=0, draw=0, split=0)
     for (width, n_train), cells in found["status"].stack(at=("width", "n_train")).groupby("at"):
         assert (cells == (2 if (width, n_train) in points else 4)).all()
     assert int(found["memorized_fraction"].notnull().sum()) == 2 * len(points)
@@ -275,10 +275,10 @@ def test_a_diverging_trial_is_a_failed_cell_and_not_a_dead_sweep(tiny, tmp_path)
     assert "failed training width=64" in done.stderr and "not finite" in done.stderr
     assert "Traceback (most recent call last)" in done.stderr
     assert "2 cells are still pending: run the same command again" in done.stderr
-    status = cube(tmp_path / "tiny")["status"].squeeze()
+    status = stored_cube(tmp_path / "tiny")["status"].squeeze()
     assert sorted(status.sum("kimg").values.tolist()) == [0, 2 * 2, 2 * 3]
     run(path, tmp_path, expect=1)
-    status = cube(tmp_path / "tiny")["status"]
+    status = stored_cube(tmp_path / "tiny")["status"]
     assert (status.sel(training_lr=4e-3) == 2).all()
     assert (status.sel(training_lr=[1e29, 1e30]) == 3).all()
     again = run(path, tmp_path, expect=1)

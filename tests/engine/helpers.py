@@ -1,5 +1,7 @@
 """Runs a sweep in this process, without Ray: the same functions that the workers call."""
 
+import xarray as xr
+
 from analyses.derived import derived
 from engine.analyse import analyse
 from engine.gather import build
@@ -65,6 +67,16 @@ def cube_of(ready):
     """The cube of what is stored."""
     facts = ready.facts.model_dump(mode="json")
     return derived(build(ready.store, ready.sweep, facts, ready.survey(), {"test": "1"}))
+
+
+def stored_cube(folder):
+    """The cube on disk, through plain xarray, without what differs between equal runs."""
+    found = xr.open_zarr(folder / "results.zarr").load().drop_vars(VOLATILE)
+    volatile = ("history", "date_created", "source")
+    found.attrs = {
+        k: v for k, v in found.attrs.items() if k not in volatile and "version" not in k
+    }
+    return found
 
 
 def contents(folder, pattern):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from tests.engine.helpers import TINY, VOLATILE, compute, contents, prepared
+from tests.engine.helpers import TINY, compute, contents, prepared, stored_cube
 from tests.faults.processes import below, gone, send
 
 NAME = "faults"
@@ -49,15 +49,6 @@ def require(holds: bool, message: str) -> None:
         raise Lost(message)
 
 
-def cube(folder: Path) -> xr.Dataset:
-    """The stored cube through plain xarray, without what differs between equal runs."""
-    found = xr.open_zarr(folder / "results.zarr").load().drop_vars(VOLATILE)
-    gone = [k for k in found.attrs if k in ("history", "date_created", "source") or "version" in k]
-    for key in gone:
-        del found.attrs[key]
-    return found
-
-
 def stored(folder: Path) -> dict[str, bytes]:
     """Every snapshot and piece."""
     return {k: v for pattern in TRUTH for k, v in contents(folder, pattern).items()}
@@ -76,7 +67,7 @@ class Undisturbed:
         facts = ready.facts.model_dump(mode="json")
         publish(ready.sweep, facts, ready.prints, ready.store, ready.survey())
         self.folder = folder / NAME
-        self.cube, self.files = cube(self.folder), stored(self.folder)
+        self.cube, self.files = stored_cube(self.folder), stored(self.folder)
         self.disk = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
@@ -204,7 +195,7 @@ class Scene:
     def compare(self) -> None:
         """Cube and files equal those of the undisturbed sweep."""
         try:
-            xr.testing.assert_identical(cube(self.folder), self.truth.cube)
+            xr.testing.assert_identical(stored_cube(self.folder), self.truth.cube)
         except AssertionError as error:
             raise Lost(f"the cube differs: {error}") from error
         files = stored(self.folder)
