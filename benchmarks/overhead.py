@@ -73,7 +73,7 @@ def driven(count, analyses, storage, kind):
     todo.pieces[:, :, 0] = PENDING  # a sweep without analyses counts as finished
     job = Job(ready.sweep, ready.facts, ready.prints, ready.store)
     driver = kind()(job, ready.data, todo, None)
-    with cluster(None, ready.data.pool.nbytes, groups=False):
+    with cluster(None, ready.data.nbytes, groups=False):
         driver.work(ready.survey)
     if driver.failures:
         raise RuntimeError(f"{driver.failures} failures: the figures would mean nothing")

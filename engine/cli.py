@@ -224,8 +224,8 @@ def analyse(
     denoiser: Annotated[
         list[str],
         typer.Option(
-            help="[NAME=]SOURCE: a snapshot (.safetensors), a diffusers folder, or"
-            " module:function, called as D(images, sigma)."
+            help="[NAME=]SOURCE: a snapshot (.safetensors), a diffusers folder, a network file of"
+            " EDM (.pkl, read and not run), or module:function, called as D(images, sigma)."
         ),
     ],
     data: Annotated[str, typer.Option(help="The data: a name, or a mapping as in a sweep file.")],

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,9 @@ CHUNK_BYTES = 64 * 2**20
 
 def write(store: Store, cube: xr.Dataset, phase: xr.Dataset) -> None:
     """Replace results.zarr and results.nc, each with the boundaries in its group `phase`."""
-    _replace(store, ZARR, lambda path: _to_zarr(path, cube, phase))
-    _replace(store, NETCDF, lambda path: _to_netcdf(path, cube, phase))
+    packed = {n for n, v in cube.data_vars.items() if v.dtype.kind != "f" or _shrinks(v.values)}
+    _replace(store, ZARR, lambda path: _to_zarr(path, cube, phase, packed))
+    _replace(store, NETCDF, lambda path: _to_netcdf(path, cube, phase, packed))
 
 
 def read(store: Store) -> tuple[xr.Dataset, xr.Dataset]:
@@ -93,11 +94,12 @@ def table(store: Store, cube: xr.Dataset, kind: str) -> str:
     return f"{store.out.shown}/results.{kind}"
 
 
-def _to_zarr(path: str, cube: xr.Dataset, phase: xr.Dataset) -> None:
+def _to_zarr(path: str, cube: xr.Dataset, phase: xr.Dataset, packed: set[Hashable]) -> None:
     encoding = {
         name: {
             "chunks": _chunks(variable),
             **({"fill_value": np.nan} if variable.dtype.kind == "f" else {}),
+            **({} if name in packed or name in cube.coords else {"compressors": None}),
         }
         for name, variable in cube.variables.items()
         if variable.ndim
@@ -121,18 +123,18 @@ def _chunks(variable: xr.Variable) -> tuple[int, ...]:
     return tuple(chunks)
 
 
-def _to_netcdf(path: str, cube: xr.Dataset, phase: xr.Dataset) -> None:
+def _to_netcdf(path: str, cube: xr.Dataset, phase: xr.Dataset, packed: set[Hashable]) -> None:
     numeric = {
         n: {"zlib": True, "complevel": 1}
         for n, v in cube.data_vars.items()
-        if v.ndim and v.dtype.kind == "f" and _shrinks(v.values)
+        if v.ndim and v.dtype.kind == "f" and n in packed
     }
     cube.to_netcdf(path, engine="netcdf4", encoding=numeric)
     phase.to_netcdf(path, engine="netcdf4", group="phase", mode="a")
 
 
 def _shrinks(values: np.ndarray) -> bool:
-    """Whether zlib would spare a fifth: it takes most of the time of a gather where it does not.
+    """Whether zlib would spare a fifth: compressing takes most of a gather where it does not.
 
     Judged by evenly spaced blocks, their bytes in the order in which HDF5 shuffles them.
     """

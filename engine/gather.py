@@ -20,6 +20,7 @@ from engine.store import Store, folder, piece_path
 from engine.work import DONE, MEANINGS, NOTED, Survey
 
 SCHEMA_VERSION = 1
+NEAR = ("n_near_duplicates", "n_near_leaked", "near_threshold")
 LONG_NAMES = {
     "width": "width of the backbone, its capacity dial",
     "n_train": "number of training points",
@@ -418,6 +419,7 @@ def _attributes(
         "n_duplicates": data["n_duplicates"],
         "n_leaked": data["n_leaked"],
         "n_constant_pixels": data["n_constant_pixels"],
+        **{name: data[name] for name in NEAR if data.get(name) is not None},
         "backbone": sweep.backbone.name,
         "backbone_options": canonical(facts["backbone"]),
         "training_options": canonical(facts["training"]),

@@ -9,6 +9,7 @@ from engine.cost import Estimate, estimate, warnings
 from engine.explain import lines as explained
 from engine.job import Job
 from engine.makespan import Machine
+from engine.resolve import DataFacts
 from engine.run import Prepared
 from engine.spec import SpecError
 from engine.spec import load as load_sweep
@@ -74,6 +75,15 @@ def planned(prepared: Prepared, machine: Machine | None = None) -> tuple[dict[st
     return numbers, _text(prepared, numbers, cost)
 
 
+def _near(data: DataFacts) -> str:
+    if data.n_near_duplicates is None:
+        return ""
+    return (
+        f"; {data.n_near_duplicates} near duplicates and {data.n_near_leaked} near held-out points"
+        f" kept (correlation from {data.near_threshold})"
+    )
+
+
 def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
     cells, data = numbers["cells"], prepared.facts.data
     states = ", ".join(f"{n} {name}" for name, n in cells.items() if name != "total" and n)
@@ -84,7 +94,7 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
         f"sweep    {prepared.sweep.name}: {prepared.sweep.question.strip()}",
         f"data     {data.name}: {data.n_pool} training and {data.n_heldout} held-out points of"
         f" {'x'.join(map(str, data.shape))}, sigma_data {data.sigma_data:.3f},"
-        f" {data.n_duplicates} duplicates, {data.n_leaked} leaked points removed",
+        f" {data.n_duplicates} duplicates, {data.n_leaked} leaked points removed{_near(data)}",
         f"grid     {numbers['trials']} trials ({axes}) x {len(prepared.sweep.kimg)} kimg"
         f" = {cells['total']} cells: {states}",
         f"to do    {'at most ' if prepared.sweep.search else ''}"

@@ -55,6 +55,10 @@ class DataFacts(_Record):
     n_leaked: int
     n_duplicates: int
     n_constant_pixels: int
+    n_near_duplicates: int | None = None
+    """Points of the pool near an earlier one; None where it was not searched for."""
+    n_near_leaked: int | None = None
+    near_threshold: float | None = None
     n_classes: int = 0
     labels_hash: str = ""
     """Of the classes of the training points; they count where a training is told them."""
@@ -175,6 +179,7 @@ def _data(sweep: Sweep, origin: str, known: Facts | None) -> tuple[DataFacts, Da
         n_classes=data.n_classes,
         labels_hash=data.labels_hash,
         sources=_stamps(data.sources),
+        **({} if data.near is None else dataclasses.asdict(data.near)),
     )
     return facts, data
 

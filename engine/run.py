@@ -186,10 +186,9 @@ def _compute(
     job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
     if address is None:
         check_memory(job, prepared.origin)
-    size = data.pool.nbytes + data.heldout.nbytes
     try:
         with (
-            cluster(address, size, groups=prepared.sweep.resources.workers > 1),
+            cluster(address, data.nbytes, groups=prepared.sweep.resources.workers > 1),
             interruptible(),
         ):
             if address is not None:

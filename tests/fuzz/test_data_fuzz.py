@@ -2,17 +2,22 @@
 
 import gzip
 import io
+import pickle
 import struct
+import tarfile
 import zipfile
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pyarrow import parquet
 
 from tests.fuzz.cases import damaged, fuzz
-from trainables.datasets import idx, image_folder, npz
+from trainables.datasets import files, idx, image_folder, npz
 from trainables.datasets.data import load
 from trainables.datasets.limits import VARIABLE
 
@@ -58,7 +63,8 @@ def images_or_refused(read, name):
     except ValueError as error:
         assert name in str(error)
     else:
-        assert points.dtype == np.float32 and points.ndim == 4 and np.isfinite(points).all()
+        assert points.ndim == 4 and points.dtype in (np.uint8, np.float32)
+        assert np.isfinite(points).all()
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,69 @@ def test_a_picture_is_images_or_a_clear_error(folder, data, channels):
     (folder / "pictures").mkdir(exist_ok=True)
     (folder / "pictures" / "one.png").write_bytes(data)
     images_or_refused(lambda: image_folder.load(folder / "pictures", channels=channels), "one.png")
+
+
+def written(write, *arguments):
+    """What a function writes to a file that it is given."""
+    file = io.BytesIO()
+    write(file, *arguments)
+    return file.getvalue()
+
+
+def tarred(data):
+    """A tar archive of one picture."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo("a/one.png")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def edm_zip(data):
+    """A zip as EDM's, of one picture and its label."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("00000/img00000000.png", data)
+        archive.writestr("dataset.json", '{"labels": [["00000/img00000000.png", 3]]}')
+    return file.getvalue()
+
+
+CIFAR = np.arange(2 * 3072, dtype=np.uint16).astype(np.uint8).reshape(2, 3072)
+TABLE = pa.table({"image": [{"bytes": PICTURES[1], "path": "x"}] * 2, "label": [0, 1]})
+FILES = {
+    "train-images-idx3-ubyte": [IDX, gzip.compress(IDX, mtime=0)],
+    "images.npz": [archived(images=BYTES, labels=np.arange(5))],
+    "images.npy": [written(np.save, BYTES)],
+    "images.zip": [edm_zip(PICTURES[1])],
+    "images.tar": [tarred(PICTURES[1])],
+    "data_batch_1.bin": [b"".join(bytes([i]) + row.tobytes() for i, row in enumerate(CIFAR))],
+    "data_batch_1": [
+        pickle.dumps({b"data": CIFAR, b"labels": [0, 1]}, protocol) for protocol in (2, 4)
+    ],
+    "train_X.bin": [bytes(range(256)) * 108],
+    "train_32x32.mat": [
+        written(scipy.io.savemat, {"X": CIFAR.reshape(32, 32, 3, 2), "y": [[1], [10]]})
+    ],
+    "train.parquet": [written(lambda file: parquet.write_table(TABLE, file))],
+}
+"""A sound file of each format by its name, in the ways that it may be written."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_files_that_are_damaged_below_are_sound(tmp_path, name):
+    for data in FILES[name]:
+        (tmp_path / name).write_bytes(data)
+        assert len(files.load(tmp_path / name).points) > 0
+
+
+@fuzz
+@given(st.data())
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_any_format_is_images_or_a_clear_error(folder, name, data):
+    content = data.draw(st.binary(max_size=40) | st.sampled_from(FILES[name]).flatmap(damaged))
+    (folder / name).write_bytes(content)
+    images_or_refused(lambda: files.load(folder / name), name)
 
 
 def header(shape):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainables.datasets import data as data_module
 from trainables.datasets import (
     digits,
     fashion_mnist,
@@ -17,7 +18,9 @@ from trainables.datasets import (
     npz,
     subspaces,
 )
+from trainables.datasets import images as images_module
 from trainables.datasets.data import area_weights, load
+from trainables.datasets.images import floats, from_bytes
 
 BYTES = np.random.default_rng(0).integers(0, 256, (20, 4, 6), dtype=np.uint8)
 
@@ -43,7 +46,7 @@ def test_the_audit_of_digits_is_the_published_one():
 def test_an_idx_file_gives_its_bytes_between_minus_one_and_one(tmp_path, name):
     data = idx_bytes()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
-    points = idx.load(tmp_path / name).points
+    points = floats(idx.load(tmp_path / name).points)
     np.testing.assert_allclose((points[:, 0] + 1) * 127.5, BYTES, atol=1e-4)
 
 
@@ -57,13 +60,13 @@ def test_an_idx_file_in_four_dimensions_has_channels(tmp_path):
     ("content", "message"),
     [
         (b"", "got nothing"),
-        (b"PK\3\4", "must start with 00 00 08 03"),
-        (idx_bytes(magic=b"\0\0\x0d\x03"), "must start with 00 00 08 03"),
+        (b"PK\3\4", "must start with 00 00 08 03 or 04"),
+        (idx_bytes(magic=b"\0\0\x0d\x03"), "must start with 00 00 08 03 or 04"),
         (b"\0\0\x08\x03\0\0\0\1", "header ends early"),
         (idx_bytes(shape=(21, 4, 6)), "= 504 bytes, found 480 bytes"),
         (idx_bytes(shape=(19, 4, 6)), "= 456 bytes, found more"),
         (idx_bytes(shape=(2**32 - 1,) * 3), "GB as float32, more than the 16 allowed"),
-        (idx_bytes(shape=(0, 4, 6)), "promises no pixels"),
+        (idx_bytes(shape=(0, 4, 6)), "promises no images"),
         (gzip.compress(idx_bytes())[:-20], "damaged gzip"),
         (b"\x1f\x8b" + bytes(40), "damaged gzip"),
     ],
@@ -81,6 +84,46 @@ def test_fashion_mnist_takes_its_test_part_from_the_second_file(tmp_path):
     assert len(images.points) == 12 and len(images.test) == 8 and len(images.sources) == 2
 
 
+def test_fashion_mnist_has_the_classes_of_its_label_file(tmp_path):
+    for file, part in zip(fashion_mnist.FILES, (BYTES[:12], BYTES[12:]), strict=True):
+        (tmp_path / file).write_bytes(gzip.compress(idx_bytes(part)))
+    assert load("fashion_mnist", path=tmp_path, n_heldout=4).labels is None
+    labels = np.arange(12, dtype=np.uint8) % 10
+    file = tmp_path / fashion_mnist.LABELS
+    file.write_bytes(gzip.compress(idx_bytes(labels, magic=b"\0\0\x08\x01")))
+    data = load("fashion_mnist", path=tmp_path, n_heldout=4)
+    assert data.n_classes == 10 and file in data.sources
+    shown = {from_bytes(image).tobytes(): int(k) for image, k in zip(BYTES, labels, strict=False)}
+    expected = [shown[image[0].tobytes()] for image in data.subset(12)]
+    assert data.subset_labels("class", 12).tolist() == expected
+    file.write_bytes(gzip.compress(idx_bytes(labels[:11], magic=b"\0\0\x08\x01")))
+    with pytest.raises(ValueError, match="11 labels for 12 images"):
+        load("fashion_mnist", path=tmp_path, n_heldout=4)
+
+
+def test_images_kept_as_bytes_are_the_data_that_their_floats_are(tmp_path, monkeypatch):
+    train, test = np.concatenate([BYTES[:12], BYTES[:2], BYTES[15:16]]), BYTES[12:]
+    np.savez(tmp_path / "bytes.npz", images=train, test=test)
+    np.savez(tmp_path / "floats.npz", images=from_bytes(train), test=from_bytes(test))
+    options = {"test_key": "test", "n_heldout": 8}
+    byte, single = (
+        load("npz", path=tmp_path / f"{n}.npz", **options) for n in ("bytes", "floats")
+    )
+    monkeypatch.setattr(data_module, "FEW_PIXELS", 0)
+    monkeypatch.setattr(images_module, "BLOCK_BYTES", 4 * 24 * 5)
+    blocked = load("npz", path=tmp_path / "bytes.npz", **options)
+    for one in (byte, blocked):
+        assert one.points.dtype == np.uint8 and one.nbytes < single.nbytes
+        assert one.content_hash == single.content_hash and one.n_pool == single.n_pool == 14
+        assert one.sigma_data == pytest.approx(single.sigma_data, rel=1e-12)
+        for counted in ("n_leaked", "n_duplicates", "n_constant_pixels"):
+            assert getattr(one, counted) == getattr(single, counted)
+        for points in ("pool", "heldout"):
+            np.testing.assert_array_equal(getattr(one, points), getattr(single, points))
+        np.testing.assert_array_equal(one.subset(5, 1, "b"), single.subset(5, 1, "b"))
+        np.testing.assert_array_equal(np.concatenate(list(one.blocks())), single.pool)
+
+
 def test_without_fashion_mnist_the_error_says_how_to_get_it(tmp_path):
     for text in ("apt-get install dataset-fashion-mnist", "`data.path`", str(tmp_path)):
         with pytest.raises(FileNotFoundError, match=text):
@@ -94,12 +137,12 @@ def test_a_missing_idx_file_is_an_error_naming_it(tmp_path):
 
 def test_an_archive_takes_bytes_floats_channels_and_a_test_part(tmp_path):
     colour = BYTES.reshape(8, 4, 5, 3)
-    floats = np.linspace(-2, 2, 2 * 4 * 6).reshape(2, 4, 6)
-    np.savez(tmp_path / "x.npz", images=BYTES, colour=colour, floats=floats)
+    single = np.linspace(-2, 2, 2 * 4 * 6).reshape(2, 4, 6)
+    np.savez(tmp_path / "x.npz", images=BYTES, colour=colour, floats=single)
     images = npz.load(tmp_path / "x.npz", test_key="floats")
-    np.testing.assert_allclose((images.points[:, 0] + 1) * 127.5, BYTES, atol=1e-4)
-    np.testing.assert_array_equal(images.test[:, 0], floats.astype(np.float32))
-    points = npz.load(tmp_path / "x.npz", key="colour", channels_last=True).points
+    np.testing.assert_allclose((floats(images.points)[:, 0] + 1) * 127.5, BYTES, atol=1e-4)
+    np.testing.assert_array_equal(images.test[:, 0], single.astype(np.float32))
+    points = floats(npz.load(tmp_path / "x.npz", key="colour", channels_last=True).points)
     np.testing.assert_allclose((points + 1) * 127.5, np.moveaxis(colour, -1, 1), atol=1e-4)
 
 
@@ -140,8 +183,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
             Image.new("RGB", (5, 3), (value, 0, 255)).save(tmp_path / file)
     images = image_folder.load(tmp_path)
     assert images.points.shape == (3, 3, 3, 5)
-    np.testing.assert_allclose((images.points[:, 0, 0, 0] + 1) * 127.5, [1, 2, 3], atol=1e-4)
-    assert (images.points[:, 2] == 1).all()
+    assert images.points[:, 0, 0, 0].tolist() == [1, 2, 3] and (images.points[:, 2] == 255).all()
     assert image_folder.load(tmp_path, channels=1).points.shape == (3, 1, 3, 5)
 
 

@@ -4,9 +4,13 @@ Held out are points of the official test part, or of a permutation that depends 
 so every training of a sweep is judged on the same ones. Exact copies of held-out points leave the
 pool. Training subsets are nested prefixes of a permutation of the pool; its other end gives the
 disjoint twin. With `copies` k a training set of n points is n/k distinct ones, each k times.
+Images that came as bytes are kept as bytes and become floats where a subset is taken.
 """
 
 import hashlib
+import inspect
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +20,15 @@ from jaxtyping import Float32, Float64, Int64
 
 from trainables.config import LABELS
 from trainables.datasets import DATASETS
-from trainables.datasets.images import Images
+from trainables.datasets.audit import Near, near
+from trainables.datasets.images import Images, Stored, blocks, floats
 from trainables.registry import check_options, is_int, lookup, require
 from trainables.streams import stream
 
 Batch = Float32[np.ndarray, "_n _c _h _w"]
+FEW_PIXELS = 1 << 26
+"""Up to here sigma_data is numpy's own sum over all pixels at once, to the last bit; more would
+need eight bytes a pixel and are summed in blocks."""
 Moments = tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, "d d"]]
 
 
@@ -30,27 +38,32 @@ class Data:
 
     name: str
     """The data set's name in `DATASETS`."""
-    pool: Float32[np.ndarray, "n c h w"]
-    """The points that training subsets are taken from."""
+    points: Stored
+    """The points of the training part, bytes where they came as bytes."""
+    rows: Int64[np.ndarray, " p"]
+    """Which of the points are the pool that training subsets are taken from."""
     heldout: Float32[np.ndarray, "m c h w"]
     """The points that no training sees."""
     sigma_data: float
     """Standard deviation of all pixels of the pool about their one mean."""
     content_hash: str
-    """blake2b of shapes and bytes of pool and held-out points, and of `copies` above 1."""
+    """blake2b of shapes and bytes of pool and held-out points, and of `copies` above 1; for images
+    from files the digest of their bytes, labels and preprocessing stands for the pool."""
     n_leaked: int
     """Points taken out of the pool because they equal a held-out point byte by byte."""
     n_duplicates: int
     """Points of the pool that equal an earlier one byte by byte (they stay)."""
     n_constant_pixels: int
     """Pixels with one value all over the pool."""
+    near: Near | None = None
+    """Near duplicates, searched for where images came from files and are not too many."""
     moments: Moments | None = None
     """Exact mean and covariance of the law, for synthetic data."""
     sources: tuple[Path, ...] = ()
     """The files that were read."""
     copies: int = 1
     """How many times every training point is in its training set."""
-    labels: Int64[np.ndarray, " n"] | None = None
+    labels: Int64[np.ndarray, " p"] | None = None
     """Class of each point of the pool, where the data set has classes."""
     bases: tuple[Float64[np.ndarray, "d _k"], ...] = ()
     """Orthonormal bases of the subspaces that the classes lie in, where they are known."""
@@ -58,18 +71,32 @@ class Data:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        _, c, h, w = self.pool.shape
+        _, c, h, w = self.points.shape
         return c, h, w
 
     @property
     def dim(self) -> int:
         """The number of pixels d = c h w."""
-        return self.pool[0].size
+        return math.prod(self.shape)
 
     @property
     def n_pool(self) -> int:
         """The size of the largest training set: the points of the pool, copies counted."""
-        return len(self.pool) * self.copies
+        return len(self.rows) * self.copies
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the points take."""
+        return self.points.nbytes + self.heldout.nbytes
+
+    @property
+    def pool(self) -> Batch:
+        """The whole pool as floats, made anew at each call: `blocks` where it may be large."""
+        return floats(self.points[self.rows])
+
+    def blocks(self) -> Iterator[Batch]:
+        """The pool as floats, some points at a time."""
+        return blocks(self.points, self.rows)
 
     def subset(self, n: int, draw: int = 0, split: str = "a") -> Batch:
         """`n` points of the pool in the order of permutation `draw`, as a copy.
@@ -80,7 +107,7 @@ class Data:
         times. Raises ValueError if the pool is too small, `n` is no multiple of `copies` or the
         split is neither "a" nor "b".
         """
-        return self.pool[self._chosen(n, draw, split)]
+        return floats(self.points[self.rows[self._chosen(n, draw, split)]])
 
     def _chosen(self, n: int, draw: int, split: str) -> np.ndarray:
         """Where in the pool the points of a training set are."""
@@ -89,7 +116,7 @@ class Data:
         require(is_int(n, 1) and n <= self.n_pool, self.name, "n_train", n, allowed)
         whole = f"a multiple of the {self.copies} copies of each point"
         require(n % self.copies == 0, self.name, "n_train", n, whole)
-        order = torch.randperm(len(self.pool), generator=stream("permutation", draw)).numpy()
+        order = torch.randperm(len(self.rows), generator=stream("permutation", draw)).numpy()
         chosen = (order if split == "a" else order[::-1])[: n // self.copies]
         return np.repeat(chosen, self.copies)
 
@@ -101,7 +128,11 @@ class Data:
     @property
     def labels_hash(self) -> str:
         """blake2b of the classes of the pool; empty where the data set has none."""
-        return "" if self.labels is None else _content_hash(self.labels)
+        if self.labels is None:
+            return ""
+        digest = hashlib.blake2b(digest_size=16)
+        _update(digest, self.labels)
+        return digest.hexdigest()
 
     def subset_labels(
         self, kind: str, n: int, draw: int = 0, split: str = "a"
@@ -136,54 +167,59 @@ def load(
 ) -> Data:
     """The data set `name` with `n_heldout` held-out points.
 
-    `resolution` (pixels, at most the smaller side) averages over areas down to a square, `copies`
-    puts every training point that often into its training set; the other options are the
-    loader's. Raises ValueError for an unknown name or option (with the choices), fewer than 2
-    held-out points or fewer than 2 left, and an impossible resolution or number of copies;
-    FileNotFoundError for a missing file.
+    `resolution` (pixels, at most the smaller side) averages over areas down to a square, unless
+    the loader has such an option of its own, `copies` puts every training point that often into
+    its training set; the other options are the loader's. Raises ValueError for an unknown name or
+    option (with the choices), fewer than 2 held-out points or fewer than 2 left, and an impossible
+    resolution or number of copies; FileNotFoundError for a missing file.
     """
     loader = lookup("data set", name, DATASETS)
     given = {"n_heldout", "resolution", "copies"}
+    if "resolution" in inspect.signature(loader).parameters:
+        given.discard("resolution")
+        options |= {} if resolution is None else {"resolution": resolution}
+        resolution = None
     check_options(f"Data set {name!r}", loader, options, given)
     require(is_int(n_heldout, 2), name, "n_heldout", n_heldout, "a whole number of at least 2")
     require(is_int(copies, 1), name, "copies", copies, "a whole number of at least 1")
     images = downsample(loader(**options), resolution, name)
-    pool, heldout, labels = _split(images, n_heldout, name)
-    keys, heldout_keys = _keys(pool), set(_keys(heldout))
+    rows, heldout = _split(images, n_heldout, name)
+    keys, heldout_keys = _keys(images.points, rows), set(_keys(heldout))
     clean = np.array([key not in heldout_keys for key in keys])
-    pool = np.ascontiguousarray(pool[clean])
-    _require_points(len(pool), 2, name, n_heldout)
+    rows = rows[clean]
+    _require_points(len(rows), 2, name, n_heldout)
+    low = np.min([block.min(0) for block in blocks(images.points, rows)], axis=0)
+    high = np.max([block.max(0) for block in blocks(images.points, rows)], axis=0)
+    content = _content_hash(images, rows, heldout, copies)
     return Data(
         name=name,
-        pool=pool,
+        points=images.points,
+        rows=rows,
         heldout=heldout,
-        sigma_data=float(pool.std(dtype=np.float64)),
-        content_hash=_content_hash(pool, heldout, copies=copies),
+        sigma_data=_deviation(images.points, rows),
+        content_hash=content,
         n_leaked=int((~clean).sum()),
-        n_duplicates=len(pool) - len(set(keys) - heldout_keys),
-        n_constant_pixels=int((pool.min(0) == pool.max(0)).sum()),
+        n_duplicates=len(rows) - len(set(keys) - heldout_keys),
+        n_constant_pixels=int((low == high).sum()),
+        near=near(images.points, rows, heldout, content) if images.prepared else None,
         moments=images.moments,
         sources=images.sources,
         copies=copies,
-        labels=None if labels is None else labels[clean],
+        labels=None if images.labels is None else images.labels[rows],
         bases=images.bases,
     )
 
 
-def _split(
-    images: Images, n_heldout: int, name: str
-) -> tuple[Batch, Batch, Int64[np.ndarray, " n"] | None]:
+def _split(images: Images, n_heldout: int, name: str) -> tuple[Int64[np.ndarray, " p"], Batch]:
+    """Which points are the pool, and the held-out points as floats."""
     source = images.points if images.test is None else images.test
     _require_points(len(source), n_heldout, name, n_heldout)
     if source.shape[1:] != images.points.shape[1:]:
         shapes = f"{images.points.shape[1:]} and {source.shape[1:]}"
         raise ValueError(f"{name}: training and test images differ in shape: {shapes}.")
     order = torch.randperm(len(source), generator=stream("heldout")).numpy()
-    heldout, labels = source[order[:n_heldout]], images.labels
-    if images.test is not None:
-        return images.points, heldout, labels
-    rest = order[n_heldout:]
-    return source[rest], heldout, None if labels is None else labels[rest]
+    heldout = floats(source[order[:n_heldout]])
+    return order[n_heldout:] if images.test is None else np.arange(len(images.points)), heldout
 
 
 def _require_points(found: int, wanted: int, name: str, n_heldout: int) -> None:
@@ -194,19 +230,51 @@ def _require_points(found: int, wanted: int, name: str, n_heldout: int) -> None:
         )
 
 
-def _keys(points: Batch) -> list[bytes]:
+def _keys(points: Stored, rows: Int64[np.ndarray, " k"] | None = None) -> list[bytes]:
     # Digests, not bytes: 60,000 images of 784 floats would be held twice.
-    return [hashlib.blake2b(point.tobytes(), digest_size=16).digest() for point in points]
+    rows = np.arange(len(points)) if rows is None else rows
+    return [
+        hashlib.blake2b(point.tobytes(), digest_size=16).digest()
+        for block in blocks(points, rows)
+        for point in block
+    ]
 
 
-def _content_hash(*arrays: np.ndarray, copies: int = 1) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+def _deviation(points: Stored, rows: Int64[np.ndarray, " p"]) -> float:
+    """Standard deviation of all pixels about their one mean."""
+    if len(rows) * points[0].size <= FEW_PIXELS:
+        return float(floats(points[rows]).std(dtype=np.float64))
+    count = total = square = 0.0
+    for block in blocks(points, rows):
+        values = block.astype(np.float64)
+        count, total, square = (
+            count + values.size,
+            total + values.sum(),
+            square + np.vdot(values, values),
+        )
+    return float(np.sqrt(square / count - (total / count) ** 2))
+
+
+def _content_hash(
+    images: Images, rows: Int64[np.ndarray, " p"], heldout: Batch, copies: int
+) -> str:
+    """Of the floats, whether or not they are kept as bytes; of prepared files, of their digest."""
+    digest, points = hashlib.blake2b(digest_size=16), images.points
+    digest.update(f"<f4 {(len(rows), *points.shape[1:])}".encode())
+    if images.prepared:
+        digest.update(images.prepared.encode())
+    else:
+        for block in blocks(points, rows):
+            digest.update(np.ascontiguousarray(block, dtype="<f4").data)
+    _update(digest, heldout)
     if copies > 1:
         digest.update(f"copies {copies}".encode())
     return digest.hexdigest()
+
+
+def _update(digest: "hashlib.blake2b", array: np.ndarray) -> None:
+    digest.update(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
 
 
 def downsample(images: Images, resolution: int | None, name: str = "data") -> Images:
@@ -219,8 +287,8 @@ def downsample(images: Images, resolution: int | None, name: str = "data") -> Im
     require(fits, name, "resolution", resolution, allowed)
     rows, columns = area_weights(h, resolution), area_weights(w, resolution)
 
-    def shrink(points: Batch) -> Batch:
-        small = np.einsum("ai,ncij->ncaj", rows.astype(np.float32), points, optimize=True)
+    def shrink(points: Stored) -> Batch:
+        small = np.einsum("ai,ncij->ncaj", rows.astype(np.float32), floats(points), optimize=True)
         small = np.einsum("bj,ncaj->ncab", columns.astype(np.float32), small, optimize=True)
         return np.ascontiguousarray(small)
 

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from trainables.datasets.images import Images, from_bytes
+from trainables.datasets.formats.item import PILLOW, SUFFIXES
+from trainables.datasets.images import Images
 from trainables.datasets.limits import check_size
 from trainables.registry import require
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 MODES = {1: "L", 3: "RGB"}
 # Its decoders raise what they stumble over: Pillow documents OSError alone.
 UNREADABLE = (
@@ -24,7 +24,7 @@ UNREADABLE = (
 
 
 def load(path: str | Path, test_path: str | Path | None = None, channels: int = 3) -> Images:
-    """All images below `path` as n c h w in [-1, 1], c = `channels` 3 (colour) or 1 (grey).
+    """All images below `path`, bytes for [-1, 1], with `channels` 3 (colour) or 1 (grey).
 
     `test_path` is the folder of the official test part. Raises ValueError naming the folder if it
     holds no image, or the first file that is unreadable or of another size than the first one.
@@ -53,7 +53,7 @@ def _read(folder: Path, channels: int) -> tuple[tuple[Path, ...], np.ndarray]:
             (_, h, w), (_, h0, w0) = image.shape, first.shape
             raise ValueError(f"{file} has {w} x {h} pixels, but {files[0]} has {w0} x {h0}.")
         stack[i] = image
-    return tuple(files), from_bytes(stack)
+    return tuple(files), stack
 
 
 def _pixels(file: Path, channels: int) -> UInt8[np.ndarray, "c h w"]:
@@ -62,7 +62,7 @@ def _pixels(file: Path, channels: int) -> UInt8[np.ndarray, "c h w"]:
             # Pillow warns of metadata, which are no pixels, and of what may be a bomb.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            with Image.open(file, formats=PILLOW) as image:
                 array = np.asarray(image.convert(MODES[channels]))
     except UNREADABLE as error:
         raise ValueError(f"{file} is not a readable image: {error}.") from error

@@ -6,10 +6,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
 from numpy.lib import format as npy
 
-from trainables.datasets.images import Images, to_float
+from trainables.datasets.images import Images, Stored, checked
 from trainables.datasets.limits import check_size
 
 # What zip and numpy raise for a damaged file.
@@ -24,15 +23,15 @@ def load(
 ) -> Images:
     """The array `key` of an .npz file, and `test_key` as its official test part.
 
-    n h w or n c h w (n h w c with `channels_last`); bytes are scaled to [-1, 1], floats are taken
-    as they are. Raises ValueError naming the file, and the arrays it holds if one is missing.
+    n h w or n c h w (n h w c with `channels_last`); bytes stand for [-1, 1], floats are taken as
+    they are. Raises ValueError naming the file, and the arrays it holds if one is missing.
     """
     path = Path(path)
     test = None if test_key is None else _array(path, test_key, channels_last)
     return Images(_array(path, key, channels_last), test, sources=(path,))
 
 
-def _array(path: Path, key: str, channels_last: bool) -> Float32[np.ndarray, "n c h w"]:
+def _array(path: Path, key: str, channels_last: bool) -> Stored:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -47,7 +46,7 @@ def _array(path: Path, key: str, channels_last: bool) -> Float32[np.ndarray, "n 
         raise ValueError(f"{path}: no images to read: {error}.") from error
     if array.ndim not in (3, 4) or array.size == 0:
         raise ValueError(f"{path}: `{key}` must be n h w or n c h w, got {array.shape}.")
-    pixels = to_float(array, f"{path}: `{key}`")
+    pixels = checked(array, f"{path}: `{key}`")
     if array.ndim == 3:
         return pixels[:, None]
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 1)) if channels_last else pixels
