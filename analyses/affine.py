@@ -4,6 +4,10 @@ Fitted is :math:`r = D(y) - y`, which is small where the normal equations are ba
 (condition :math:`(\lambda_1 + \sigma^2)/\sigma^2`), by :math:`V = C_{ry} C_{yy}^+` in float64, and
 :math:`W = I + V`. Where the inputs span less than all directions, the minimum-norm solution leaves
 the identity in the others. What depends on the inputs alone, the design, serves every denoiser.
+
+With more than `MOST` pixels the map is one of `analyses.weight.Leading`: the inputs are seen along
+q leading directions, :math:`r = D(y) - g (I - QQ^T) y` with the gain g of least squares. Its R2 is
+a lower bound of that over all affine maps, which it reaches as q grows.
 """
 
 from collections.abc import Sequence
@@ -15,8 +19,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analyses.moments import Moments
+from analyses.weight import Leading, Weight, Whole
 
-__all__ = ["Design", "Fit", "affine_fit", "design"]
+__all__ = ["MOST", "Design", "Fit", "affine_fit", "design", "directions"]
+
+MOST = 1024
+"""Most directions that are fitted: in d directions a fit takes some 5 d^3 operations at each noise
+level, and several times d rows."""
+ROWS_PER_DIRECTION = 4
 
 
 class Normal(NamedTuple):
@@ -49,12 +59,14 @@ class Design:
     """Independent halves, for the standard error of the weights."""
     everything: Normal
     """All rows."""
+    basis: Float[Tensor, "p q"] | None = None
+    """Q, where the inputs are seen along few directions; d is their number q then."""
 
 
 class Fit(NamedTuple):
     """One affine fit."""
 
-    weight: Float[Tensor, "d d"]
+    weight: Weight
     """W_L, from all rows."""
     bias: Float[Tensor, " d"]
     """b_L, from all rows."""
@@ -68,13 +80,26 @@ class Fit(NamedTuple):
     """Out-of-fold fit at the inputs of draw 0."""
 
 
-def design(y: Float[Tensor, "k m d"], n_points: int) -> Design:
+def directions(law: Moments, rows: int) -> Float[Tensor, "d q"] | None:
+    """Leading directions of a law for a fit to `rows` rows; None where all are fitted."""
+    if law.dim <= MOST:
+        return None
+    return law.basis[:, : max(1, min(MOST, rows // (2 * ROWS_PER_DIRECTION)))]
+
+
+def design(
+    y: Float[Tensor, "k m p"], n_points: int, basis: Float[Tensor, "p q"] | None = None
+) -> Design:
     """Design of noisy inputs "draws m d", input i showing image i mod `n_points`.
+
+    With a `basis` the inputs are seen along its directions alone.
 
     Folds are the even and the odd images. Where images repeat, they are the whole law, and only
     the noise differs between repetitions: batches are even and odd repetitions. Otherwise the
     images are a sample of the law, and batches are the folds.
     """
+    if basis is not None:
+        y = y @ basis
     draws, m, _ = y.shape
     i, k = torch.arange(m), torch.arange(draws)[:, None]
     fold = (i % n_points % 2).expand(draws, m)
@@ -97,6 +122,7 @@ def design(y: Float[Tensor, "k m d"], n_points: int) -> Design:
         if n_points < m
         else (_normal(moments, (0,)), _normal(moments, (3,))),
         _normal(moments, (0, 1, 2, 3)),
+        basis,
     )
 
 
@@ -104,9 +130,14 @@ def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k 
     """Fit, score and batch error of outputs `out` at the inputs `y` of a design."""
     draws, m, d = y.shape
     # One gather and one subtraction: at thousands of rows this is bound by memory, not arithmetic.
-    rows = out.flatten(0, 1)[inputs.order].sub_(y.flatten(0, 1)[inputs.order])
+    rows, gain = out.flatten(0, 1)[inputs.order], torch.ones((), dtype=out.dtype)
+    known = y.flatten(0, 1)[inputs.order]
+    if inputs.basis is not None:
+        known.sub_(known @ inputs.basis @ inputs.basis.T)
+        gain = _gain(inputs, rows, known)
+    rows.sub_(known.mul_(gain))
     parts = list(zip(rows.split(inputs.sizes), inputs.y.split(inputs.sizes), strict=True))
-    cross = [r.T @ z for r, z in parts]
+    cross = _cross(inputs, rows)
     first, second = (_solve(cross, normal) for normal in inputs.folds)
     # In place: `rows` becomes the out-of-fold residual.
     for (r, z), other in zip(parts, (second, second, first, first), strict=True):
@@ -120,13 +151,34 @@ def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k 
     one, two = (_solve(cross, normal) for normal in inputs.batches)
     whole = _solve(cross, inputs.everything)
     return Fit(
-        torch.eye(d, dtype=rows.dtype) + whole[:, :-1],
+        Whole(torch.eye(d, dtype=rows.dtype) + whole[:, :-1])
+        if inputs.basis is None
+        else Leading(whole[:, :-1], inputs.basis, gain),
         whole[:, -1] - whole[:, :-1] @ inputs.centre,
         (one - two)[:, :-1].norm() / 2,
         residual.view(draws, m).mean(0) / d,
         deviation.mean(0) / d,
         predicted,
     )
+
+
+def _gain(
+    inputs: Design, rows: Float[Tensor, "r d"], rest: Float[Tensor, "r d"]
+) -> Float[Tensor, ""]:
+    """The gain g that least squares gives `rest` = (I - Q Q^T) y beside a free A and b.
+
+    Of all rows: one number that both folds share.
+    """
+    of_rows, of_rest = (_cross(inputs, each) for each in (rows, rest))
+    slope = _solve(of_rest, inputs.everything)
+    along = torch.linalg.vecdot(rows, rest).sum() - (sum(of_rows) * slope).sum()
+    return along / (rest.square().sum() - (sum(of_rest) * slope).sum())
+
+
+def _cross(inputs: Design, rows: Float[Tensor, "r d"]) -> list[Float[Tensor, "d e"]]:
+    """Sum of r z^T over the rows of each group."""
+    parts = zip(rows.split(inputs.sizes), inputs.y.split(inputs.sizes), strict=True)
+    return [r.T @ z for r, z in parts]
 
 
 def _normal(moments: Sequence[Float[Tensor, "e e"]], groups: tuple[int, ...]) -> Normal:
@@ -148,7 +200,7 @@ def _pseudo_inverse(mean: Float[Tensor, " d"], cov: Float[Tensor, "d d"]) -> Flo
     return spectrum.basis / spectrum.eigenvalues @ spectrum.basis.T
 
 
-def _solve(cross: Sequence[Float[Tensor, "d e"]], normal: Normal) -> Float[Tensor, "d e"]:
+def _solve(cross: Sequence[Float[Tensor, "p e"]], normal: Normal) -> Float[Tensor, "p e"]:
     """Coefficients (V, c) of the fit r = V y + c on the groups of `normal`."""
     total = torch.stack([cross[group] for group in normal.groups]).sum(0) / max(normal.n, 1)
     mean = total[:, -1]

@@ -84,3 +84,4 @@ class Cache:
 
 
 SHARED = Cache(max_bytes=768 * 2**20)
+"""Of this process. Whoever knows how much memory there is may raise `max_bytes`."""

@@ -14,12 +14,14 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.affine import Design, Fit, affine_fit, design
+from analyses.affine import Design, Fit, affine_fit, design, directions
 from analyses.cache import SHARED
 from analyses.estimates import ratio_se
 from analyses.evaluations import Rows, Size, of_laws
 from analyses.labels import INPUTS, Label, by_law, dataset, stack, suffixed, tagged
+from analyses.oracles import GaussianDenoiser
 from analyses.specimen import Specimen, Subset
+from analyses.weight import Weight
 
 __all__ = ["affine_map", "distil", "measure", "reference", "rows", "weights"]
 
@@ -51,18 +53,17 @@ IMAGE = {
 
 
 def weights(
-    weight: Float[Tensor, "d d"],
-    error: Float[Tensor, ""],
-    wiener: Float[Tensor, "d d"],
-    basis: Float[Tensor, "d q"],
+    weight: Weight, error: Float[Tensor, ""], wiener: GaussianDenoiser, sigma: float, modes: int
 ) -> dict[str, Float[Tensor, ""]]:
-    """How a fitted weight compares with the Wiener filter, whose leading modes are `basis`."""
-    leading = torch.linalg.eigh(weight @ weight.T)[1][:, -basis.shape[1] :]
+    """How a fitted weight compares with the Wiener filter and its leading modes."""
+    lam, basis = wiener.moments.eigenvalues, wiener.moments.basis[:, :modes]
+    size = (lam / (lam + sigma**2)).norm()
+    _, leading = weight.leading(basis.shape[1])
     return {
-        "weight_distance": (weight - wiener).norm() / wiener.norm(),
-        "weight_distance_se": error / wiener.norm(),
+        "weight_distance": weight.distance(wiener, sigma) / size,
+        "weight_distance_se": error / size,
         "subspace_overlap": (leading.T @ basis).square().sum() / basis.shape[1],
-        "weight_asymmetry": (weight - weight.T).norm() / weight.norm(),
+        "weight_asymmetry": weight.asymmetry() / weight.norm(),
     }
 
 
@@ -79,12 +80,10 @@ def distil(specimen: Specimen, law: str, sigma: float, draws: int) -> Fit:
     return specimen.once(("linear_fit", law, sigma, draws), build)
 
 
-def affine_map(
-    specimen: Specimen, sigma: float, draws: int
-) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"]]:
+def affine_map(specimen: Specimen, sigma: float, draws: int) -> tuple[Weight, Float[Tensor, " d"]]:
     """W_L and b_L on the held-out law, fitted at most once per snapshot."""
 
-    def build() -> tuple[Tensor, Tensor]:
+    def build() -> tuple[Weight, Tensor]:
         # Only this noise level's evaluations are in memory, and not for long.
         fit = distil(specimen.only(sigma), "heldout", sigma, draws)
         return fit.weight, fit.bias
@@ -134,7 +133,10 @@ def reference(
 
 def _design(specimen: Specimen, law: str, sigma: float, draws: int) -> Design:
     def build() -> Design:
-        return design(specimen.inputs(law, sigma, draws)[1], specimen.n_points(law))
+        y = specimen.inputs(law, sigma, draws)[1]
+        seen = specimen.moments if law == "train" else specimen.pool
+        basis = directions(seen, draws * specimen.n_inputs)
+        return design(y, specimen.n_points(law), basis)
 
     if law == "path":  # every denoiser has its own
         return build()
@@ -147,7 +149,6 @@ def _cell(specimen: Specimen, law: str, sigma: float, draws: int, modes: int) ->
     """All numbers of one noise level and law."""
     if modes < 1:
         raise ValueError(f"linear_fit: `modes` must be at least 1, got {modes}.")
-    wiener, basis = specimen.gaussian.weight(sigma), specimen.moments.basis[:, :modes]
     fit, points = distil(specimen, law, sigma, draws), specimen.n_points(law)
     share, share_se = ratio_se(fit.residual, fit.variance, points)
     square, square_se = ratio_se(fit.residual, torch.ones_like(fit.residual), points)
@@ -156,4 +157,4 @@ def _cell(specimen: Specimen, law: str, sigma: float, draws: int, modes: int) ->
         "affine_r2_se": share_se,
         "affine_residual_rmse": square.sqrt(),
         "affine_residual_rmse_se": square_se / (2 * square.sqrt()),
-    } | weights(fit.weight, fit.weight_error, wiener, basis)
+    } | weights(fit.weight, fit.weight_error, specimen.gaussian, sigma, modes)

@@ -6,6 +6,7 @@ rank N-1 at most, and constant pixels lower it further: directions without varia
 the basis by a float64 threshold, because a float32 leak there opens the filter at small noise.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,18 +35,30 @@ class Moments:
     @classmethod
     def of_points(cls, points: Float[Tensor, "n d"]) -> "Moments":
         """Moments of `points` "n d": thin SVD of the centred points if n <= d, else an eigh."""
-        points = points.double()
         n, d = points.shape
-        mean = points.mean(0)
         if n > d:
-            cov = torch.zeros(d, d, dtype=torch.float64)
-            for rows in points.split(ROWS):
-                cov += (rows - mean).T @ (rows - mean)
-            return cls.of_covariance(mean, cov / n)
+            return cls.of_blocks(lambda: points.split(ROWS), n)
+        points = points.double()
+        mean = points.mean(0)
         _, s, vt = torch.linalg.svd(points - mean, full_matrices=False)
         # Rounding of the mean itself can leave a spurious n-th direction of size eps * |points|.
         floor = torch.finfo(s.dtype).eps * max(n, d) * max(s.max(), points.abs().max())
         return cls(mean, s[s > floor] ** 2 / n, vt[s > floor].T.contiguous())
+
+    @classmethod
+    def of_blocks(cls, blocks: Callable[[], Iterable[Float[Tensor, "_ d"]]], n: int) -> "Moments":
+        """Moments of n points that `blocks()` gives some at a time, each time it is called.
+
+        Two passes, sums in float64: memory for one block and for the covariance "d d".
+        """
+        mean = torch.stack([rows.double().sum(0) for rows in blocks()]).sum(0) / n
+        if n <= len(mean):
+            return cls.of_points(torch.cat(list(blocks())))
+        cov = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        for rows in blocks():
+            centred = rows.double() - mean
+            cov.addmm_(centred.T, centred)
+        return cls.of_covariance(mean, cov / n)
 
     @classmethod
     def of_covariance(cls, mean: Float[Tensor, " d"], cov: Float[Tensor, "d d"]) -> "Moments":

@@ -68,7 +68,8 @@ class GaussianDenoiser:
 
     def bias(self, sigma: float) -> Float[Tensor, " d"]:
         """b_G = (I - W_G) mu."""
-        return self.moments.mean - self.weight(sigma) @ self.moments.mean
+        lam, basis, mean = self.moments.eigenvalues, self.moments.basis, self.moments.mean
+        return mean - basis @ (lam / (lam + sigma**2) * (mean @ basis))
 
     def flow(
         self, y: Float[Tensor, "n d"], sigma_from: float, sigma_to: float

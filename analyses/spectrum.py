@@ -162,7 +162,8 @@ def _subspaces(x: Float[Tensor, "n d"], subset: Subset) -> dict[str, Tensor]:
     shares = []
     for basis in subset.subspaces:
         within = Moments.of_points(x @ basis)
-        of_data = (basis.T @ subset.pool.cov @ basis).trace() / basis.shape[1]
+        along = (basis.T @ subset.pool.basis).square() @ subset.pool.eigenvalues
+        of_data = along.sum() / basis.shape[1]
         shares.append((within.eigenvalues / of_data).clamp(max=1).sum() / basis.shape[1])
     dims = [float(basis.shape[1]) for basis in subset.subspaces]
     return {

@@ -119,6 +119,6 @@ def _linear(specimen: Specimen, draws: int) -> Denoiser:
 
     def denoise(y: Float[Tensor, "n d"], sigma: float) -> Float[Tensor, "n d"]:
         weight, bias = affine_map(specimen, sigma, draws)
-        return y @ weight.T + bias
+        return weight(y) + bias
 
     return denoise

@@ -19,7 +19,7 @@ from analyses.labels import Label, dataset, stack
 from analyses.linear_fit import distil
 from analyses.specimen import Specimen
 
-__all__ = ["Modes", "measure", "principal_cosines", "rows", "singular_modes"]
+__all__ = ["Modes", "measure", "principal_cosines", "rows"]
 
 LABELS = {
     "weight_singular_value": Label(
@@ -48,12 +48,6 @@ class Modes(NamedTuple):
     """Singular values, the largest first."""
     vectors: Float[Tensor, "d k"]
     """Left singular vectors."""
-
-
-def singular_modes(weight: Float[Tensor, "d d"], k: int) -> Modes:
-    """The k leading singular values and left singular vectors of `weight`; k <= d."""
-    vectors, values, _ = torch.linalg.svd(weight)
-    return Modes(values[:k], vectors[:, :k])
 
 
 def principal_cosines(a: Float[Tensor, "d k"], b: Float[Tensor, "d q"]) -> Float[Tensor, " r"]:
@@ -90,7 +84,7 @@ def measure(
 
 def _cell(specimen: Specimen, sigma: float, draws: int, k: int, matrix: int) -> dict[str, Tensor]:
     """All numbers of one noise level."""
-    fitted = singular_modes(distil(specimen, "heldout", sigma, draws).weight, k)
+    fitted = Modes(*distil(specimen, "heldout", sigma, draws).weight.leading(k))
     axes = specimen.moments.basis[:, :k]
     leading, known = fitted.vectors[:, :matrix], axes[:, :matrix]
     diagonal = (fitted.vectors[:, : axes.shape[1]] * axes).sum(0).abs()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from analyses.moments import Moments
+from analyses.cache import SHARED
 from analyses.pairs import measure_pair
 from analyses.registry import measure_all, reference_all
 from analyses.specimen import Specimen
@@ -21,14 +21,19 @@ from engine.job import (
     ELSEWHERE,
     Job,
     clock_of,
+    memory_here,
     naming_memory,
     training_points,
     use_threads,
 )
+from engine.moments import pool_moments
 from engine.pieces import Piece, Variable, coordinate
 from engine.store import snapshot_path
 from trainables.datasets.data import Data
 from trainables.streams import stream
+
+SHARE = 16
+"""Part of the machine's memory that one process keeps of what cells share."""
 
 
 def analyse(
@@ -53,6 +58,7 @@ def analyse(
         ELSEWHERE: the place failed, to be tried again elsewhere.
     """
     use_threads(job)
+    SHARED.max_bytes = max(SHARED.max_bytes, memory_here() // SHARE)
     receipts = {}
     results, meter = _measure(job, data, at, names, () if last else ELSEWHERE)
     for name in names:
@@ -183,21 +189,6 @@ def _arguments(job: Job, data: Data, subset: Subset) -> dict[str, Any]:
 def flattened(images: np.ndarray) -> torch.Tensor:
     """Images (n c h w) as the float64 points (n d) that analyses see."""
     return torch.from_numpy(images.reshape(len(images), -1).astype(np.float64))
-
-
-_POOLS: dict[str, Moments] = {}
-
-
-def pool_moments(data: Data) -> Moments:
-    """Mean and covariance of the pool (exact where known), once per process and data set."""
-    if data.content_hash not in _POOLS:
-        _POOLS.clear()
-        _POOLS[data.content_hash] = (
-            Moments.of_covariance(*map(torch.from_numpy, data.moments))
-            if data.moments
-            else Moments.of_points(flattened(data.pool))
-        )
-    return _POOLS[data.content_hash]
 
 
 def device_of(job: Job) -> torch.device:

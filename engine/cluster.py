@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.files import TEMPORARY, Files
 from engine.makespan import Machine
+from engine.pulse import watched
 from engine.spec import Resources, SpecError
 from engine.submit import code
 
@@ -44,6 +45,8 @@ JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in the driver of a submitted job."""
 ANSWER = 300.0
 """Seconds in which a node must have started a worker that answers."""
+SILENCE, OWN_SILENCE = 120.0, 10.0
+"""Seconds after which a head that does not answer is dead: a cluster's may start again."""
 RECOUNT = 1.0
 """Seconds for which a count of the nodes is good."""
 
@@ -98,8 +101,10 @@ def cluster(address: str | None, data_bytes: int, *, groups: bool) -> Iterator[N
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
+    head = ray.get_runtime_context().gcs_address
     try:
-        yield
+        with watched(head, SILENCE if address else OWN_SILENCE):
+            yield
     finally:
         ray.shutdown()
 

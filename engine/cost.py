@@ -7,7 +7,6 @@ by what such a probe misses at a finished size if there is one. All are processo
 others on the machine do not count. `engine.makespan` turns them into hours.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from analyses.evaluations import Size
 from analyses.registry import rows_of
 from engine.cluster import cores
 from engine.grid import Cell, Trial
-from engine.job import Job, use_threads
+from engine.job import Job, memory_here, use_threads
 from engine.makespan import STARTUP_SECONDS, Machine, makespan, slots_on
 from engine.resolve import size_key
 from engine.spec import SpecError
@@ -355,7 +354,7 @@ def check_memory(job: Job, origin: str) -> None:
     Raises:
         SpecError: with the estimate, the machine's memory and what to lower.
     """
-    total, needed = _memory_here(), _memory(job)
+    total, needed = memory_here(), _memory(job)
     if needed > total:
         raise SpecError(
             f"{origin}: one process would need about {needed / 1e9:.0f} GB of memory, this"
@@ -366,7 +365,7 @@ def check_memory(job: Job, origin: str) -> None:
 
 def warnings(job: Job, cost: Estimate) -> list[str]:
     """What of the estimate this machine cannot give: memory for all processes, disk."""
-    said, total = [], _memory_here()
+    said, total = [], memory_here()
     if cost.processes * cost.memory_bytes > total:
         said.append(
             f"{cost.processes} processes of about {cost.memory_bytes / 1e9:.1f} GB each may not"
@@ -415,11 +414,6 @@ def check_hours(cost: Estimate, hours: float, origin: str) -> None:
             f" {cost.machine.cores} cores, --max-hours allows {hours:g}; drop values from"
             " the axes, shorten kimg, drop analyses, or use more cores (--address)"
         )
-
-
-def _memory_here() -> int:
-    """Bytes of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _memory(job: Job) -> float:

@@ -14,6 +14,7 @@ from engine.fanout import Fanout, reason_of, share
 from engine.files import Full
 from engine.grid import Cell, Subset, Trial
 from engine.job import Job
+from engine.moments import MANY, pool_moments
 from engine.progress import Display
 from engine.store import receipt_name
 from engine.tuning import OptunaPlan, Plan, longest_first, tune_trials
@@ -49,6 +50,8 @@ class Driver:
         self.trial_room = Room(trial_ask(resources)) if training else None
         self.cost = estimate(self.job, self.todo)
         check_disk(self.job, self.cost, self.job.sweep.name)
+        if self.data.dim > MANY:  # once, before every process that analyses asks for them
+            pool_moments(self.data)
         refs = share(self.job, self.data)
         with self._display(training) as self.display:
             self.fanout = fanout = Fanout(

@@ -24,13 +24,13 @@ from engine.analyse import (
     flattened,
     from_piece,
     load_denoiser,
-    pool_moments,
     to_piece,
 )
 from engine.files import split
 from engine.grid import Cell, moment, trials
 from engine.job import Job, clock_of
 from engine.models import cube_of
+from engine.moments import pool_moments
 from engine.opened import stored
 from engine.pieces import decode, encode, fingerprint_of
 from engine.resolve import Facts, analysis_facts, load, size_key

@@ -1,6 +1,7 @@
 """What every worker of a run is handed: the sweep, its facts, its fingerprints and its store."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -126,6 +127,11 @@ def clock_of(device: torch.device) -> Callable[[], float]:
     On a CPU those of this process alone: others share its core, and it pays for none.
     """
     return time.process_time if device.type == "cpu" else time.perf_counter
+
+
+def memory_here() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def use_threads(job: Job) -> None:

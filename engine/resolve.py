@@ -29,6 +29,7 @@ from trainables.architectures import (
     n_params,
 )
 from trainables.architectures.labelled import tell
+from trainables.augmentation import LABEL
 from trainables.datasets import DATASETS
 from trainables.datasets.data import Data
 from trainables.datasets.data import load as load_data
@@ -120,8 +121,9 @@ def resolve(
     """
     training = _training(sweep, origin)
     backbone = _backbone_options(sweep, origin)
+    mirrors = any(config_of(sweep, trial).mirrors for trial in trials(sweep))
     analyses = {
-        name: analysis_facts(name, options, sweep.analyses, origin)
+        name: analysis_facts(name, options, sweep.analyses, origin, mirrors=mirrors)
         for name, options in sweep.analyses.items()
     }
     _check_boundary(sweep, origin)
@@ -234,9 +236,17 @@ def _backbone_options(sweep: Sweep, origin: str) -> dict[str, Any]:
 
 
 def analysis_facts(
-    name: str, given: Mapping[str, Any], asked: Mapping[str, Any], origin: str
+    name: str,
+    given: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    origin: str,
+    *,
+    mirrors: bool = False,
 ) -> AnalysisFacts:
     """An analysis with its complete options, checked; `asked` are all of the sweep's.
+
+    `mirrors`: mirror images of the training points are trained on, so that those that look for
+    the nearest training point count them unless told otherwise.
 
     Raises:
         SpecError: unknown name or option, value out of range.
@@ -251,6 +261,8 @@ def analysis_facts(
     except ValueError as error:
         raise SpecError(f"{origin}: analyses.{name}: {error}") from None
     defaults = options_of(analysis.measure, {}, skip=1)
+    if mirrors and "flips" in defaults:
+        options = {**options, "flips": given.get("flips", True)}
     for option, value in given.items():
         number = isinstance(defaults[option], int | float) and defaults[option] is not False
         same = (
@@ -354,6 +366,12 @@ def _check_training(sweep: Sweep, config: TrainConfig, origin: str) -> None:
             f"{origin}: training.checkpointing: backbone {sweep.backbone.name!r} has no blocks"
             " that could be computed again; wanted false, or one of"
             f" {', '.join(sorted(CHECKPOINTED))}"
+        )
+    if config.augment and _backbone_options(sweep, origin).get("augment_dim") != LABEL:
+        raise SpecError(
+            f"{origin}: training.augment: backbone {sweep.backbone.name!r} is not told of the"
+            f" augmentation {config.augment:g} and would learn to draw it; wanted ncsnpp, ddpmpp"
+            f" or adm with augment_dim {LABEL}, or training.xflip alone"
         )
     steps = [steps_at(kimg, config.batch) for kimg in sweep.kimg]
     pairs = zip(pairwise(steps), pairwise(sweep.kimg), strict=True)

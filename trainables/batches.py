@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from trainables import augmentation
 from trainables.config import TrainConfig
 from trainables.streams import stream
 
@@ -49,9 +50,30 @@ class Batches:
         index = self._index(step)
         normals, eps = self._noise(step, index)
         device = self.images.device
-        x = self.images.index_select(0, index[self.share].to(device))
+        x = self._changed(step, self.images.index_select(0, index[self.share].to(device)))
         sigma = self.config.noise_levels(normals[self.share])
         return x, sigma.to(device), eps[self.share].to(device)
+
+    def augment(self, step: int) -> Float[Tensor, "b 9"] | None:
+        """What the denoiser is told of the augmentation of that step's images; None of none."""
+        if not self.config.augment:
+            return None
+        label = augmentation.label_of(self._parameters(step))
+        return label.to(self.images)
+
+    def _changed(self, step: int, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The images of a step, mirrored and augmented."""
+        if self.config.xflip:
+            chosen = stream("augment", self.seed, step, "xflip")
+            coins = torch.randint(2, (self.config.batch,), generator=chosen).bool()
+            x = torch.where(coins[self.share].to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+        if self.config.augment:
+            x = augmentation.augmented(x, self._parameters(step).to(x.device))
+        return x
+
+    def _parameters(self, step: int) -> Float[Tensor, "b 8"]:
+        chosen = stream("augment", self.seed, step)
+        return augmentation.drawn(self.config.batch, self.config.augment, chosen)[self.share]
 
     def labels(self, step: int) -> Int64[Tensor, " b"] | None:
         """Labels of the images of that step; None where the denoiser is told nothing."""

@@ -53,6 +53,14 @@ class TrainConfig:
     """"adam" (betas .9, .999) or "sgd" (heavy ball)."""
     momentum: Number = 0.95
     """Share of the last step that "sgd" repeats. In [0, 1)."""
+    weight_decay: Number = 0.0
+    """Weight decay, decoupled under "adam", as a penalty under "sgd" (see `optimizers`). At
+    least 0."""
+    xflip: bool = False
+    """Whether each image is mirrored left-right with probability 1/2 whenever it is seen."""
+    augment: Number = 0.0
+    """Probability p of each operation of `trainables.augmentation`, of which the denoiser is
+    told; 0 = off. With p > 0 every image is mirrored with probability 1/2, as in EDM."""
     sampling: str = "replacement"
     """"replacement" = a batch is drawn with replacement, "full" = every step sees every image."""
     labels: str = "none"
@@ -70,6 +78,9 @@ class TrainConfig:
     checkpointing: bool = False
     """Whether a training keeps the input of each block alone and computes the rest again in the
     backward pass: less memory, a third more time, and the same numbers."""
+    deterministic: bool = False
+    """Whether only algorithms are used that give the same bits again on the same GPU; slower,
+    and an error where there is none. A CPU gives the same bits either way."""
 
     def __post_init__(self) -> None:
         """ValueError names the field, its value and what is allowed."""
@@ -79,7 +90,7 @@ class TrainConfig:
         lookup("sampling", self.sampling, dict.fromkeys(SAMPLINGS))
         lookup("labels", self.labels, dict.fromkeys(LABELS))
         lookup("autocast", self.autocast, dict.fromkeys(AUTOCASTS))
-        for name in ("channels_last", "compile", "checkpointing"):
+        for name in ("channels_last", "compile", "checkpointing", "xflip", "deterministic"):
             self._require(isinstance(getattr(self, name), bool), name, "true or false")
         self._require(is_int(self.batch, 2), "batch", "a whole number of at least 2")
         for name in ("noise_draws", "lr_width"):
@@ -103,8 +114,9 @@ class TrainConfig:
         for name in ("lr", "p_std", "ema_rampup", "sigma_min", *optional):
             value = getattr(self, name)
             self._require(value is None or value > 0, name, "above 0")
-        for name in ("warmup_kimg", "ema_halflife_kimg"):
+        for name in ("warmup_kimg", "ema_halflife_kimg", "weight_decay"):
             self._require(getattr(self, name) >= 0, name, "at least 0")
+        self._require(0 <= self.augment <= 1, "augment", "in [0, 1]")
         self._require(self.ema_rampup <= 1, "ema_rampup", "in (0, 1]")
         self._require(0 <= self.momentum < 1, "momentum", "in [0, 1)")
         below = f"below `sigma_max` {self.sigma_max!r}"
@@ -124,6 +136,11 @@ class TrainConfig:
             self._require(not idle or getattr(self, name) == defaults[name], name, allowed)
         given = self.noise != "fixed" or self.sigma is not None
         self._require(given, "sigma", "a number above 0 where `noise` is 'fixed'")
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether mirror images of the training points are trained on as well."""
+        return self.xflip or self.augment > 0
 
     def rate(self, width: int | None = None) -> float:
         """The learning rate after the warm-up: `lr`, or lr x lr_width / width.

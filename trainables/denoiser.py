@@ -63,21 +63,26 @@ class Denoiser(nn.Module, ABC):
         """The weight of the squared error at noise levels `sigma` > 0."""
 
     def forward(
-        self, y: Images, sigma: int | float | Levels, label: Labels | None = None
+        self,
+        y: Images,
+        sigma: int | float | Levels,
+        label: Labels | None = None,
+        augment: Float[Tensor, "n _augment"] | None = None,
     ) -> Images:
         """The clean image expected behind `y`; `sigma` > 0, one for all or one per image.
 
-        `label`: one per image, of a backbone that is told labels (`architectures.labelled`).
+        `label`: one per image, of a backbone that is told labels (`architectures.labelled`);
+        `augment`: one per image, of a backbone that is told of augmentation.
         """
         s = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(len(y))
         c_skip, c_out, c_in, c_noise = self.coefficients(s)
-        told = () if label is None else (label,)
+        told = _given(label=label, augment=augment)
         x = c_in.view(-1, 1, 1, 1) * y
         if self.autocast is None:
-            f = self.backbone(x, c_noise, *told)
+            f = self.backbone(x, c_noise, **told)
         else:
             with torch.autocast(y.device.type, self.autocast):
-                f = self.backbone(x, c_noise, *told).to(y.dtype)
+                f = self.backbone(x, c_noise, **told).to(y.dtype)
         return torch.addcmul(c_skip.view(-1, 1, 1, 1) * y, c_out.view(-1, 1, 1, 1), f)
 
 
@@ -172,6 +177,11 @@ class Plain(Denoiser):
         return torch.ones_like(sigma)
 
 
+def _given(**told: Tensor | None) -> dict[str, Tensor]:
+    """What a backbone is told: those that know nothing of a label are not asked about it."""
+    return {name: value for name, value in told.items() if value is not None}
+
+
 PRECONDITIONINGS: dict[str, Callable[[nn.Module, int | float], Denoiser]] = {
     "edm": EDM,
     "ve": VE,
@@ -186,6 +196,7 @@ def loss(
     sigma: Float[Tensor, " n"],
     eps: Images,
     label: Labels | None = None,
+    augment: Float[Tensor, "n _augment"] | None = None,
 ) -> Float[Tensor, " n"]:
     r"""The weighted loss of each image, :math:`w(\sigma)\,|D(x+\sigma\epsilon;\sigma)-x|^2`.
 
@@ -193,8 +204,7 @@ def loss(
     Under EDM a zero backbone on white data of standard deviation sigma_data expects a loss of d.
     """
     y = torch.addcmul(x, sigma.view(-1, 1, 1, 1), eps)
-    told = () if label is None else (label,)
-    error = (denoiser(y, sigma, *told) - x).flatten(1)
+    error = (denoiser(y, sigma, **_given(label=label, augment=augment)) - x).flatten(1)
     # A data-parallel wrapper hides the denoiser one level down.
     unwrapped: Any = getattr(denoiser, "module", denoiser)
     return unwrapped.weight(sigma) * error.square().sum(1)

@@ -7,6 +7,7 @@ t is a function of t alone. So the snapshot at 64 kimg is the same bits whether 
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from trainables import architectures, ema, optimizers
 from trainables.architectures.blocks import Checkpointed
 from trainables.architectures.labelled import tell
+from trainables.augmentation import LABEL
 from trainables.batches import Batches
 from trainables.config import TrainConfig
 from trainables.denoiser import PRECONDITIONINGS, Denoiser, loss
@@ -103,6 +105,14 @@ def prepare(denoiser: Denoiser, config: TrainConfig) -> None:
         backbone.checkpointing = True
     if config.channels_last:
         backbone.to(memory_format=torch.channels_last)
+    if config.augment and getattr(backbone, "augment_dim", 0) != LABEL:
+        raise ValueError(
+            f"`augment` {config.augment:g}: the backbone is not told of it and would learn to draw"
+            f" augmented images; wanted one with `augment_dim` {LABEL}, or `xflip` alone."
+        )
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA is first used
+    torch.use_deterministic_algorithms(config.deterministic)
     denoiser.autocast = None if config.autocast == "none" else getattr(torch, config.autocast)
     denoiser.train()
     if config.compile:
@@ -174,7 +184,8 @@ class Training:
         """One step. Raises FloatingPointError if a recent loss was not finite."""
         x, sigma, eps = self.batches(self.step)
         with self._random():
-            value = loss(self.module, x, sigma, eps, self.batches.labels(self.step)).mean()
+            told = self.batches.labels(self.step), self.batches.augment(self.step)
+            value = loss(self.module, x, sigma, eps, *told).mean()
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(value).backward()
         self.scaler.unscale_(self.optimizer)

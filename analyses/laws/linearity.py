@@ -24,7 +24,7 @@ def fit_of_a_filter() -> Result:
     for law, y in inputs.items():
         out = oracle(y, 0.5)
         fit = affine_fit(design(y[None], len(y)), y[None], out[None])
-        gap = (fit.weight - oracle.weight(0.5)).abs().max()
+        gap = (fit.weight.matrix - oracle.weight(0.5)).abs().max()
         numbers.append(below(f"W_L - W_G on {law}", gap, 1e-11))
         numbers.append(below(f"fit - D_G on {law}", (fit.predicted - out).abs().max(), 1e-11))
     return Result(tuple(numbers))
@@ -105,8 +105,9 @@ def _weight_distance(
     """Of the affine fit of D_M to W_G, with noisy `inputs`."""
     y = inputs + sigma * normal(stream(8), draws, *inputs.shape)
     out = EmpiricalDenoiser(points)(y.flatten(0, 1), sigma).view_as(y)
-    wiener = GaussianDenoiser(Moments.of_points(points)).weight(sigma)
-    return (affine_fit(design(y, len(inputs)), y, out).weight - wiener).norm() / wiener.norm()
+    oracle = GaussianDenoiser(Moments.of_points(points))
+    fitted = affine_fit(design(y, len(inputs)), y, out).weight
+    return fitted.distance(oracle, sigma) / oracle.weight(sigma).norm()
 
 
 def _exact_fit(sigma: float = 0.4) -> Number:

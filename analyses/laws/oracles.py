@@ -9,6 +9,7 @@ from analyses.laws.draws import jacobians, normal, skewed_points, stream
 from analyses.linear_fit import weights
 from analyses.moments import Moments
 from analyses.oracles import EmpiricalDenoiser, GaussianDenoiser
+from analyses.weight import Whole
 
 __all__ = [
     "blocks", "empirical_limits", "gaussian_limits", "posterior_jacobians", "rank", "weight",
@@ -69,10 +70,11 @@ def rank() -> Result:
 def weight() -> Result:
     """T12: the singular values of W_G are its gains, and W = 0 lies at distance 1 from it."""
     moments = Moments.of_points(skewed_points(N, D, 0))
-    wiener = GaussianDenoiser(moments).weight(0.5)
+    oracle = GaussianDenoiser(moments)
+    wiener = oracle.weight(0.5)
     gains = moments.eigenvalues / (moments.eigenvalues + 0.25)
     nothing = torch.zeros_like(wiener)
-    distance = weights(nothing, nothing.sum(), wiener, moments.basis[:, :2])["weight_distance"]
+    distance = weights(Whole(nothing), nothing.sum(), oracle, 0.5, 2)["weight_distance"]
     return Result(
         (
             below("singular values - gains", _gap(torch.linalg.svdvals(wiener), gains), 1e-12),

@@ -5,6 +5,7 @@ import torch
 from analyses import linear_fit
 from analyses.affine import affine_fit, design
 from analyses.specimen import Specimen
+from analyses.weight import Whole
 from tests.analyses.specimens import draw_points, make_specimen, make_subset, wrapped
 
 
@@ -23,7 +24,7 @@ def test_the_fit_of_a_gaussian_denoiser_returns_its_weight_and_bias(n, sigma):
     for law in ("train", "heldout"):
         found = linear_fit.distil(specimen, law, sigma, 4)
         wiener = specimen.gaussian.weight(sigma)
-        torch.testing.assert_close(found.weight, wiener, rtol=0, atol=1e-8)
+        torch.testing.assert_close(found.weight.matrix, wiener, rtol=0, atol=1e-8)
         _, y, _ = specimen.evaluate(law, sigma, 4)
         bias = found.predicted - y[0] @ wiener.T
         expected = specimen.gaussian.bias(sigma).expand_as(bias)
@@ -49,7 +50,7 @@ def test_each_fold_is_predicted_by_least_squares_on_the_other(n_points):
     whole = np.linalg.lstsq(
         np.c_[y.flatten(0, 1).numpy(), np.ones(60)], out.flatten(0, 1).numpy(), rcond=None
     )[0]
-    torch.testing.assert_close(found.weight, torch.tensor(whole[:-1].T))
+    torch.testing.assert_close(found.weight.matrix, torch.tensor(whole[:-1].T))
     centred = out - out.flatten(0, 1).mean(0)
     torch.testing.assert_close(found.variance, centred.square().mean(2).mean(0))
 
@@ -75,7 +76,7 @@ def test_the_batch_error_is_the_spread_of_the_weight_over_repetitions():
         noise = torch.randn(4, 40, 6, generator=generator, dtype=torch.float64)
         y = x[torch.arange(40) % 10] + noise
         found.append(fit(y, bent(y), 10))
-    weights = torch.stack([one.weight for one in found])
+    weights = torch.stack([one.weight.matrix for one in found])
     spread = (weights - weights.mean(0)).square().sum((1, 2)).mean().sqrt()
     error = torch.stack([one.weight_error for one in found]).square().mean().sqrt()
     assert float(error) == pytest.approx(float(spread), rel=0.2)
@@ -84,28 +85,27 @@ def test_the_batch_error_is_the_spread_of_the_weight_over_repetitions():
 def test_inputs_that_span_less_than_all_directions_leave_the_identity_in_the_others():
     y = torch.zeros(2, 20, 6, dtype=torch.float64)
     y[..., :2] = draw_points(40, d=2).view(2, 20, 2)
-    weight = fit(y, 3 * y, 20).weight
+    weight = fit(y, 3 * y, 20).weight.matrix
     expected = torch.diag(torch.tensor([3.0, 3, 1, 1, 1, 1], dtype=torch.float64))
     torch.testing.assert_close(weight, expected)
 
 
 def test_a_zero_weight_is_at_distance_one():
     """T12."""
-    wiener = make_subset().gaussian.weight(0.5)
     zero, none = torch.zeros(6, 6, dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
-    found = linear_fit.weights(zero, none, wiener, make_subset().moments.basis[:, :2])
+    found = linear_fit.weights(Whole(zero), none, make_subset().gaussian, 0.5, 2)
     assert float(found["weight_distance"]) == pytest.approx(1)
 
 
 def test_the_overlap_is_free_of_signs_and_rotations():
     subset = make_subset()
-    basis = subset.moments.basis[:, :3]
+    none, basis = torch.tensor(0.0, dtype=torch.float64), subset.moments.basis
     turn = torch.linalg.qr(draw_points(3, d=3))[0]
-    wiener, none = subset.gaussian.weight(0.5), torch.tensor(0.0, dtype=torch.float64)
-    found = linear_fit.weights(wiener, none, wiener, basis @ turn)
-    assert float(found["subspace_overlap"]) == pytest.approx(1)
-    found = linear_fit.weights(wiener, none, wiener, subset.moments.basis[:, 3:])
-    assert float(found["subspace_overlap"]) == pytest.approx(0, abs=1e-12)
+    sizes = torch.tensor([3.0, 3, 3, 1, 1, 1], dtype=torch.float64)
+    for leading, overlap in ((basis[:, :3] @ turn, 1), (basis[:, 3:], 0)):
+        axes = torch.linalg.qr(torch.cat([-leading, basis], 1))[0]
+        found = linear_fit.weights(Whole(axes * sizes @ axes.T), none, subset.gaussian, 0.5, 3)
+        assert float(found["subspace_overlap"]) == pytest.approx(overlap, abs=1e-12)
 
 
 def test_the_fit_scored_out_of_fold_explains_less_than_one_scored_in_sample():

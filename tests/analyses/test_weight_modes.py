@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from analyses import linear_fit, weight_modes
-from analyses.weight_modes import principal_cosines, singular_modes
+from analyses.weight import Whole
+from analyses.weight_modes import Modes, principal_cosines
 from tests.analyses.specimens import draw_points, make_specimen, make_subset, wrapped
 
 
@@ -66,7 +67,7 @@ def test_principal_angles_of_spans_that_share_one_direction():
 def test_singular_modes_come_largest_first():
     u, v = orthonormal(6, 6, seed=1), orthonormal(6, 6, seed=2)
     sizes = torch.tensor([1.0, 5.0, 2.0, 0.1, 3.0, 4.0], dtype=torch.float64)
-    found = singular_modes(u * sizes @ v.T, 3)
+    found = Modes(*Whole(u * sizes @ v.T).leading(3))
     assert found.values.tolist() == pytest.approx([5, 4, 3])
     assert (found.vectors * u[:, [1, 5, 4]]).sum(0).abs().tolist() == pytest.approx([1] * 3)
 

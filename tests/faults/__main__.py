@@ -29,10 +29,10 @@ def main() -> int:
             print(f"| {row.fault} | {row.moment} | {row.seconds:.0f} | {survived} |", flush=True)
         total += len(rows)
         lost += [row for row in rows if row.error]
+        for error in dict.fromkeys(row.error for row in rows if row.error):
+            print(error, file=sys.stderr, flush=True)
         if lost and arguments.keep:
             break
-    for error in dict.fromkeys(row.error for row in lost):
-        print(error, file=sys.stderr)
     print(f"survived {total - len(lost)} of {total} (seed {arguments.seed})")
     if not arguments.keep:
         shutil.rmtree(folder)

@@ -25,6 +25,9 @@ VARIANTS = {
     "plain-sgd": {"optimizer": "sgd", "lr": 1e-4, "momentum": 0.0},
     "full": {"sampling": "full", "batch": 6},
     "noise-draws": {"noise_draws": 2},
+    "xflip": {"xflip": True},
+    "decay": {"weight_decay": 0.1},
+    "sgd-decay": {"optimizer": "sgd", "lr": 1e-4, "weight_decay": 0.1},
     "bfloat16": {"autocast": "bfloat16"},
     "float16": {"autocast": "float16"},
 }

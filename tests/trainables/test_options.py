@@ -52,6 +52,15 @@ def test_faster_ways_to_compute_end_near_the_same_weights(option, value, bound):
     assert all(p.is_contiguous() and p.dtype == torch.float32 for p in fast.raw.values())
 
 
+def test_only_deterministic_algorithms_give_the_same_bits_here_and_last_one_training():
+    plain = run()
+    strict = run(config=replace(CONFIG, deterministic=True))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert all(torch.equal(plain.raw[key], strict.raw[key]) for key in plain.raw)
+    run()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_a_training_with_dropout_and_channels_last_can_be_cut():
     config, states = replace(CONFIG, channels_last=True), []
     options = {"config": config, "dropout": 0.5}

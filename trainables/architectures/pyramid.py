@@ -111,6 +111,7 @@ class Pyramid(Checkpointed):
         """`features` makes `layout.noise` numbers of the noise code."""
         super().__init__()
         self.layout, self.scale = layout, style.scale
+        self.augment_dim = layout.augment_dim
         self.embed = Embed(layout, style, features)
         self.input = style.conv(layout.shape[0], layout.width, 3)
         self.shrink = Resample("down", style.taps)
