@@ -93,15 +93,23 @@ def plan(
         int | None, typer.Option(min=1, help="Of the cluster planned for; default: this machine.")
     ] = None,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs of the cluster planned for.")] = 0,
+    gpu: Annotated[
+        str, typer.Option(help="Their kind, e.g. a100: hours by FLOPs, nothing is timed here.")
+    ] = "",
 ) -> None:
     """Trials, cells and cost of what is missing; starts nothing."""
     from engine.cluster import cores as cores_here
+    from engine.gpus import HALF_PRECISION
     from engine.listing import planned
     from engine.makespan import Machine
     from engine.run import prepare
 
-    machine = Machine(cores or cores_here(), gpus)
-    numbers, text = planned(prepare(*find(sweep, set_), storage, count_flops=False), machine)
+    if gpu and gpu not in HALF_PRECISION:
+        raise SpecError(f"--gpu: unknown kind {gpu!r}; allowed: {', '.join(HALF_PRECISION)}")
+    gpus = gpus or (1 if gpu else 0)
+    machine = Machine(cores or max(cores_here(), int(gpus)), gpus, gpu)
+    ready = prepare(*find(sweep, set_), storage, count_flops=bool(gpu))
+    numbers, text = planned(ready, machine)
     print(json.dumps(numbers, indent=1) if as_json else text)
 
 

@@ -19,6 +19,7 @@ import torch
 from analyses.evaluations import Size
 from analyses.registry import rows_of
 from engine.cluster import cores
+from engine.gpus import sustained
 from engine.grid import Cell, Trial
 from engine.job import Job, memory_here, use_threads
 from engine.makespan import STARTUP_SECONDS, Machine, makespan, slots_on
@@ -30,6 +31,8 @@ from trainables.denoiser import loss
 
 UNCERTAINTY = 1.5
 """Factor within which a prediction from a probe is expected."""
+GUESS = 2.0
+"""The same from FLOPs alone."""
 CERTAINTY = 1.1
 """The same at best, however equal finished trials were."""
 MOST = 50
@@ -82,8 +85,10 @@ class Estimate:
     """The range: from the estimate by this factor to the estimate times it."""
     slots: int = 1
     """Trials at a time."""
-    busy: int = 1
-    """Cores that a trial keeps busy."""
+    busy: float = 1
+    """Cores that a trial keeps busy, or GPUs."""
+    on_gpus: bool = False
+    """Whether seconds are those of GPUs."""
     per_trial: dict[Trial, float] = field(default_factory=dict)
     """Training seconds of each trial that lacks some."""
     per_cell: dict[Trial, float] = field(default_factory=dict)
@@ -102,8 +107,9 @@ class Estimate:
         if not self.core_seconds:
             return 0.0
         tail = max(self.per_cell.values(), default=0.0)
-        cores, trials = self.machine.cores, self.per_trial.values()
-        work = makespan(trials, self.analysis_seconds, tail, self.slots, cores, self.busy)
+        units = self.machine.gpus if self.on_gpus else self.machine.cores
+        trials = self.per_trial.values()
+        work = makespan(trials, self.analysis_seconds, tail, self.slots, units, self.busy)
         return work + STARTUP_SECONDS
 
     @property
@@ -126,6 +132,8 @@ class Estimate:
             "wall_seconds_range": list(self.wall_range),
             "cores": self.machine.cores,
             "gpus": self.machine.gpus,
+            "gpu": self.machine.gpu,
+            "gpu_hours": self.core_seconds / 3600 if self.on_gpus else None,
             "slots": self.slots,
             "disk_bytes": self.disk_bytes,
             "memory_bytes": self.memory_bytes,
@@ -143,10 +151,16 @@ def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estima
     machine = machine or Machine(cores())
     resources = job.sweep.resources
     result = Estimate(machine, slots=slots_on(machine, resources))
-    result.busy = job.sweep.numerics.threads * resources.workers
+    result.on_gpus = bool(machine.gpu and resources.gpus_per_trial)
+    share = resources.gpus_per_trial if result.on_gpus else job.sweep.numerics.threads
+    result.busy = share * resources.workers
     lacking = ~survey.measured() & (survey.pieces[:, :, :1] != SKIPPED)
     wanted = [trial for trial, lacks in zip(survey.trials, lacking, strict=True) if lacks.any()]
-    costs, result.source, result.factor = _costs(job, survey, wanted)
+    if result.on_gpus:
+        costs = {key: _on_gpu(job, t, machine.gpu) for key, t in _examples(wanted).items()}
+        result.source, result.factor = f"FLOPs and what a {machine.gpu} sustains", GUESS
+    else:
+        costs, result.source, result.factor = _costs(job, survey, wanted)
     training = dict(survey.to_train())
     for i, trial in enumerate(survey.trials):
         if not lacking[i].any():
@@ -181,7 +195,7 @@ def _costs(
     job: Job, survey: Survey, wanted: Sequence[Trial]
 ) -> tuple[dict[str, Cost], str, float]:
     """Cost of each network size that is wanted, its source, and the factor of its range."""
-    examples = {size_key(trial): trial for trial in wanted}
+    examples = _examples(wanted)
     finished = _stored(job, survey)
     known = {key: _middle(costs) for key, costs in finished.items()}
     new = [key for key in examples if key not in known]
@@ -198,6 +212,24 @@ def _costs(
     missed = _ratio(known[key], _probe(job, trial))
     scaled = {new: cost.times(*missed) for new, cost in probed.items()}
     return known | scaled, "steps timed here, corrected by finished cells", UNCERTAINTY
+
+
+def _examples(wanted: Sequence[Trial]) -> dict[str, Trial]:
+    """A trial of each network size."""
+    return {size_key(trial): trial for trial in wanted}
+
+
+def _on_gpu(job: Job, trial: Trial, gpu: str) -> Cost:
+    """Cost of a network size in seconds of a named GPU: three passes an image, one an evaluation.
+
+    Analyses beside the evaluations run on the CPU, while they hold the GPU.
+    """
+    flops, config = job.facts.sizes[size_key(trial)][1], job.config(trial)
+    kimg = 1000 * 3 * flops / sustained(gpu, half=config.autocast != "none")
+    row = flops / sustained(gpu, half=False)
+    row += ROW_SECONDS * (np.prod(job.facts.data.shape) / 64) ** ROW_EXPONENT
+    each = {name: row * rows + ANALYSIS_SECONDS for name, rows in evaluations(job).items()}
+    return Cost(kimg, each)
 
 
 def _probed(job: Job, examples: Mapping[str, Trial]) -> dict[str, Cost]:
@@ -380,10 +412,19 @@ def warnings(job: Job, cost: Estimate) -> list[str]:
     free = job.store.files.free()
     if free is not None and cost.disk_bytes > free:
         said.append(
-            f"about {cost.disk_bytes / 1e9:.1f} GB will be written to {job.store.folder}, where"
-            f" {free / 1e9:.1f} GB are free"
+            f"about {_size(cost.disk_bytes)} will be written to {job.store.folder}, where"
+            f" {_size(free)} are free"
         )
     return said
+
+
+def _size(count: float) -> str:
+    """Bytes for people.
+
+    >>> _size(2.5e6), _size(3e10)
+    ('2.5 MB', '30.0 GB')
+    """
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
 def check_disk(job: Job, cost: Estimate, origin: str) -> None:
@@ -395,8 +436,8 @@ def check_disk(job: Job, cost: Estimate, origin: str) -> None:
     free = job.store.files.free()
     if free is not None and cost.disk_bytes > 2 * free:
         raise SpecError(
-            f"{origin}: about {cost.disk_bytes / 1e9:.1f} GB would be written to"
-            f" {job.store.folder}, where {free / 1e9:.1f} GB are free; free some, or choose"
+            f"{origin}: about {_size(cost.disk_bytes)} would be written to"
+            f" {job.store.folder}, where {_size(free)} are free; free some, or choose"
             " another --storage"
         )
 

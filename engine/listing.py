@@ -84,12 +84,29 @@ def _near(data: DataFacts) -> str:
     )
 
 
+def _time(cost: Estimate) -> list[str]:
+    """Cost and time: core-seconds and minutes of cores, or hours of GPUs."""
+    hours = cost.on_gpus
+    name, unit, time, step = ("GPU-hours", 3600, "hours", 3600) if hours else (
+        "core-seconds", 1, "minutes", 60
+    )  # fmt: skip
+    machine = cost.machine
+    on = f"{machine.gpus:g} {machine.gpu}" if hours else f"{machine.cores} cores"
+    parts = cost.core_seconds, cost.train_seconds, cost.analysis_seconds
+    whole, train, analyses = (seconds / unit for seconds in parts)
+    wall, low, high = (seconds / step for seconds in (cost.wall_seconds, *cost.wall_range))
+    return [
+        f"cost     {whole:.0f} {name} ({train:.0f} training + {analyses:.0f} analyses), from"
+        f" {cost.source}",
+        f"time     about {wall:.1f} {time} on {on} ({low:.1f} to {high:.1f}), {cost.slots} trials"
+        " at a time",
+    ]
+
+
 def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
     cells, data = numbers["cells"], prepared.facts.data
     states = ", ".join(f"{n} {name}" for name, n in cells.items() if name != "total" and n)
     axes = ", ".join(f"{axis} {len(values)}" for axis, values in prepared.sweep.axes.items())
-    minutes = cost.wall_seconds / 60
-    low, high = (seconds / 60 for seconds in cost.wall_range)
     text = [
         f"sweep    {prepared.sweep.name}: {prepared.sweep.question.strip()}",
         f"data     {data.name}: {data.n_pool} training and {data.n_heldout} held-out points of"
@@ -99,10 +116,7 @@ def _text(prepared: Prepared, numbers: dict[str, Any], cost: Estimate) -> str:
         f" = {cells['total']} cells: {states}",
         f"to do    {'at most ' if prepared.sweep.search else ''}"
         f"{numbers['trials_to_train']} trials to train",
-        f"cost     {cost.core_seconds:.0f} core-seconds ({cost.train_seconds:.0f} training +"
-        f" {cost.analysis_seconds:.0f} analyses), from {cost.source}",
-        f"time     about {minutes:.1f} minutes on {cost.machine.cores} cores"
-        f" ({low:.1f} to {high:.1f}), {cost.slots} trials at a time",
+        *_time(cost),
         f"space    {cost.disk_bytes / 1e6:.0f} MB of disk, about"
         f" {cost.memory_bytes / 1e9:.1f} GB of memory per process",
     ]

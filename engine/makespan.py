@@ -16,6 +16,8 @@ class Machine:
 
     cores: int
     gpus: float = 0.0
+    gpu: str = ""
+    """Their kind (`engine.gpus`), where the plan is for trials on them."""
 
 
 def slots_on(machine: Machine, resources: Resources) -> int:

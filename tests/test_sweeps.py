@@ -7,6 +7,7 @@ import sweeps
 from engine.cli import find
 from engine.run import prepare
 from tests.laws.test_datasets import FILES, write_idx
+from tests.standin import MAKE, TOY
 
 
 @pytest.mark.parametrize("name", sweeps.names())
@@ -17,6 +18,9 @@ def test_a_shipped_sweep_passes_the_checks_before_a_run(name, tmp_path):
         for file in FILES:
             write_idx(tmp_path / file, pixels)
         sweep, origin = find(name, [f"data.path={tmp_path}"])
+    if name in MAKE:  # at the paper's scale: at toy size here
+        path = MAKE[name](tmp_path, 120)
+        sweep, origin = find(name, [f"data.path={path}", "data.n_heldout=20", *TOY])
     ready = prepare(sweep, origin, str(tmp_path), count_flops=False)
     assert sweep.name == name and sweep.question
     assert ready.survey().to_train()

@@ -65,8 +65,10 @@ def play(names: Sequence[str], folder: Path, seed: object, truth: Undisturbed) -
                 scene.wait(within=(0.8 * (i + 0.1) / len(names), 0.8 * (i + 0.9) / len(names)))
             if not fault.live:
                 scene.stop()
-            fault.inject(scene)
-            rows[i].moment = scene.moment
+            try:
+                fault.inject(scene)
+            finally:
+                rows[i].moment = scene.moment
         scene.finish()
         scene.compare()
     except Missed:
@@ -88,7 +90,7 @@ def _set(scene: Scene, setting: str) -> None:
         scene.more = ["--address", scene.nodes.address]
         scene.environment = {"RAY_AUTH_MODE": "disabled"}
     elif setting == "disk":
-        share = scene.rng.uniform(0.2, 0.8)
+        share = scene.rng.uniform(0.6, 0.9)  # with less than half a run does not start
         size = int(share * scene.truth.disk)
         scene.disk, scene.moment = SmallDisk(scene.storage, size), f"{size // 1024} kB of disk"
     elif setting == "patience":
