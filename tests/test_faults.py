@@ -1,4 +1,4 @@
-"""Fixed scenes of the fault suite; `make faults` plays random ones."""
+"""Five fixed scenes of the fault suite; `make faults` plays random ones."""
 
 import pytest
 
@@ -6,7 +6,11 @@ from tests.faults.scene import Missed, Undisturbed
 from tests.faults.suite import FAULTS, plan, play
 
 SCENES = [
-    ("kill -9 analysis worker", "SIGTERM", "truncate snapshot", "truncate trial.json"),
+    ("two drivers", "kill -9 driver"),
+    ("kill -9 trial actor", "truncate checkpoint"),
+    ("kill -9 analysis worker", "SIGTERM"),
+    ("truncate snapshot", "truncate piece"),
+    ("ENOSPC at write k", "change the sweep"),
 ]
 
 

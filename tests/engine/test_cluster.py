@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 
 import engine
 from engine.cluster import Ask, fits, places
+from engine.grid import Cell, trials
+from engine.store import snapshot_path
 from tests.engine.helpers import VOLATILE, compute, cube_of, prepared
 from tests.engine.nodes import cluster
 
@@ -142,6 +145,24 @@ def test_a_client_without_the_token_is_refused(head, tiny, tmp_path):
 
 
 @several_nodes
+def test_a_job_brings_code_and_sweep_shows_its_log_and_ends_with_the_run_s_status(
+    head, tiny, tmp_path
+):
+    _, dashboard, *_ = head
+    tiny |= {"axes": {"width": [64], "n_train": [8], "training.lr": [4e-3, 1e30]}, "kimg": [1]}
+    tiny |= {"training": {"batch": 128, "warmup_kimg": 1}, "analyses": ["generalization"]}
+    path, storage = write(tmp_path, tiny), tmp_path / "cluster"
+    options = ["--wait", "--set", "kimg=[1,2]", "--max-failures", "9"]
+    with start("submit", path, storage, dashboard, *options) as job, ended(job):
+        log, _ = job.communicate(timeout=900)
+    assert job.returncode == 1, log  # one of the two trainings diverges
+    assert "--max-failures 9" in log and "failed training width=64" in log
+    status = cube_of(prepared({**tiny, "kimg": [1, 2]}, storage))["status"].squeeze()
+    assert status.sel(training_lr=4e-3).values.tolist() == [2, 2]
+    assert (status.sel(training_lr=1e30) == 3).all()
+
+
+@several_nodes
 @pytest.mark.skipif(sys.platform != "linux", reason="the folder is Linux' own")
 def test_a_storage_that_a_node_does_not_share_is_refused_naming_the_node(head, tiny, tmp_path):
     address, *_ = head
@@ -177,3 +198,26 @@ def test_a_lost_node_s_work_moves_and_a_new_node_takes_some_and_the_cube_is_the_
     one, other = (cube_of(each).drop_vars(VOLATILE) for each in (disturbed, alone))
     xr.testing.assert_identical(one, other)
     assert (one["status"] == 2).all()
+
+
+@several_nodes
+def test_two_nodes_train_one_trial_together_to_the_weights_of_one_process(head, tiny, tmp_path):
+    address, _, _, add = head
+    add()  # the nodes before may be gone: one CPU each, so that a group of two needs two
+    tiny |= {"axes": {"width": [64], "n_train": [16]}, "kimg": [3.2, 6.4]}
+    tiny |= {"training": {"batch": 64, "warmup_kimg": 1}, "analyses": ["generalization"]}
+    tiny |= {"numerics": {**tiny.get("numerics", {}), "precision": "float64"}}
+    group = {"workers": 2, "placement": "STRICT_SPREAD"}
+    path, storage = write(tmp_path, {**tiny, "resources": group}), tmp_path / "cluster"
+    with start("run", path, storage, address) as run, ended(run):
+        said, _ = run.communicate(timeout=900)
+    assert run.returncode == 0, said
+    alone = prepared(tiny, tmp_path / "alone")
+    compute(alone)
+    together = prepared({**tiny, "resources": group}, storage)
+    for cell in (Cell(trial, 6.4) for trial in trials(alone.sweep)):
+        (one, _), (other, _) = (
+            each.store.read_tensors(snapshot_path(cell)) for each in (alone, together)
+        )
+        for name in one:
+            np.testing.assert_allclose(other[name], one[name], rtol=0, atol=1e-12)

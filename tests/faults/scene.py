@@ -86,6 +86,8 @@ class Scene:
         self.environment: dict[str, str] = {}
         self.nodes = self.disk = None
         self.process: subprocess.Popen | None = None
+        self.logs: dict[int, Path] = {}
+        """Where each process prints."""
         self.starts, self.moment = 0, ""
 
     # The command ---------------------------------------------------------------------------------
@@ -97,10 +99,11 @@ class Scene:
     def start(self) -> subprocess.Popen:
         """The command, in a session of its own."""
         self.starts += 1
+        path = self.base / f"start-{self.starts}.log"
         command = [sys.executable, *self.module, "run", str(self.path)]
         command += ["--storage", str(self.storage), *self.more]
-        with open(self.log(), "w") as log:
-            return subprocess.Popen(
+        with open(path, "w") as log:
+            process = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 stdout=log,
@@ -114,14 +117,12 @@ class Scene:
                     **self.environment,
                 },
             )
+        self.logs[process.pid] = path
+        return process
 
-    def log(self) -> Path:
-        """What the latest start prints."""
-        return self.base / f"start-{self.starts}.log"
-
-    def said(self) -> str:
-        """What the latest start printed."""
-        return self.log().read_text()
+    def said(self, process: subprocess.Popen | None = None) -> str:
+        """What a process has printed, by default the command's own."""
+        return self.logs[(process or self.process).pid].read_text()
 
     @property
     def runs(self) -> bool:
@@ -139,7 +140,7 @@ class Scene:
         """Run the command beside what runs: exit status and what it printed."""
         process = self.start()
         status = process.wait(LIMIT)
-        return status, self.said()
+        return status, self.said(process)
 
     def finish(self) -> None:
         """To the end: the running command, or the same one again."""
