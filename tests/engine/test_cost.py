@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine import cost
 from engine.cost import Cost, estimate, extrapolated, spread
+from engine.gpus import sustained
 from engine.makespan import Machine, list_schedule, makespan, slots_on
 from engine.resolve import size_key
 from engine.spec import Resources, SpecError
@@ -190,7 +191,7 @@ def test_a_disk_that_is_too_small_is_said_and_one_far_too_small_refused(
         monkeypatch.setattr(type(job.store.files), "free", lambda self, free=free: free)
         assert sum("are free" in said for said in cost.warnings(job, found)) == warned
         if refused:
-            with pytest.raises(SpecError, match=r"tiny.yaml: about .* GB would be written to"):
+            with pytest.raises(SpecError, match=r"tiny.yaml: about .* MB would be written to"):
                 cost.check_disk(job, found, "tiny.yaml")
         else:
             cost.check_disk(job, found, "tiny.yaml")
@@ -204,7 +205,7 @@ def test_what_no_process_could_hold_is_refused_and_what_all_together_could_not_i
     cost.check_memory(job, "tiny.yaml")
     assert not any("of memory" in said for said in cost.warnings(job, found))
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": int(1.5 * found.memory_bytes / 4096)}
-    monkeypatch.setattr(cost.os, "sysconf", pages.get)
+    monkeypatch.setattr("engine.job.os.sysconf", pages.get)
     assert any("lower resources.concurrency" in said for said in cost.warnings(job, found))
     cost.check_memory(job, "tiny.yaml")
     monkeypatch.setattr(cost.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.get)
@@ -235,3 +236,28 @@ def test_a_network_too_large_to_be_timed_costs_in_proportion_to_its_parameters(
     for key in larger:
         factor = job.facts.sizes[key][0] / job.facts.sizes[small][0]
         assert costs[key].kimg_seconds == pytest.approx(3.0 * factor)
+
+
+def test_a_named_gpu_is_planned_by_flops_and_nothing_is_timed(tiny, tmp_path, no_probe):
+    mapping = {**tiny, "resources": {"gpus_per_trial": 1}, "analyses": ["generalization"]}
+    ready = prepared(mapping, tmp_path)
+    found = estimated(ready, Machine(8, 2, "a100"))
+    flops = [ready.facts.sizes[size_key(trial)][1] for trial in ready.survey().trials]
+    images = 1000 * tiny["kimg"][-1]
+    assert found.train_seconds == pytest.approx(
+        3 * sum(flops) * images / sustained("a100", half=False)
+    )
+    assert found.slots == 2 and found.as_json()["gpu_hours"] > 0
+    half = {**mapping, "training": {**tiny["training"], "autocast": "bfloat16"}}
+    faster = estimated(prepared(half, tmp_path), Machine(8, 2, "a100"))
+    assert faster.train_seconds == pytest.approx(found.train_seconds / 4)
+    pairs = {**mapping, "resources": {"gpus_per_trial": 1, "workers": 2}}
+    assert estimated(prepared(pairs, tmp_path), Machine(8, 2, "a100")).busy == 2
+
+
+def test_a_trial_on_a_share_of_a_gpu_takes_as_much_longer(tiny, tmp_path, no_probe):
+    walls = []
+    for share in (1, 0.5):
+        mapping = {**tiny, "resources": {"gpus_per_trial": share}, "kimg": [10**6, 2 * 10**6]}
+        walls.append(estimated(prepared(mapping, tmp_path), Machine(8, 1, "v100")).wall_seconds)
+    assert walls[0] == pytest.approx(walls[1], rel=0.01)  # the GPU is the same
