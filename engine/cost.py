@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analyses.affine import MOST as MOST_DIRECTIONS
 from analyses.evaluations import Size
 from analyses.registry import rows_of
 from engine.cluster import cores
@@ -158,7 +159,7 @@ def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estima
     wanted = [trial for trial, lacks in zip(survey.trials, lacking, strict=True) if lacks.any()]
     if result.on_gpus:
         costs = {key: _on_gpu(job, t, machine.gpu) for key, t in _examples(wanted).items()}
-        result.source, result.factor = f"FLOPs and what a {machine.gpu} sustains", GUESS
+        result.source, result.factor = f"FLOPs and the sustained speed of {machine.gpu}", GUESS
     else:
         costs, result.source, result.factor = _costs(job, survey, wanted)
     training = dict(survey.to_train())
@@ -227,7 +228,7 @@ def _on_gpu(job: Job, trial: Trial, gpu: str) -> Cost:
     flops, config = job.facts.sizes[size_key(trial)][1], job.config(trial)
     kimg = 1000 * 3 * flops / sustained(gpu, half=config.autocast != "none")
     row = flops / sustained(gpu, half=False)
-    row += ROW_SECONDS * (np.prod(job.facts.data.shape) / 64) ** ROW_EXPONENT
+    row += _row_seconds(job)
     each = {name: row * rows + ANALYSIS_SECONDS for name, rows in evaluations(job).items()}
     return Cost(kimg, each)
 
@@ -343,11 +344,19 @@ def _probe(job: Job, trial: Trial) -> Cost:
     few = min(8 if small else 1, config.batch)
     batch = int(np.clip(PROBE_SECONDS / _seconds(step, few, 0.0), few, config.batch))
     kimg = 1000 * _seconds(step, batch)
-    row = _seconds(evaluate, batch) + ROW_SECONDS * (np.prod(shape) / 64) ** ROW_EXPONENT
+    row = _seconds(evaluate, batch) + _row_seconds(job)
     each = {
         name: SHARING * (row * rows + ANALYSIS_SECONDS) for name, rows in evaluations(job).items()
     }
     return Cost(SHARING * kimg, each)
+
+
+def _row_seconds(job: Job) -> float:
+    """Analyses beside an evaluation; in proportion to d where fits go along few directions."""
+    d = float(np.prod(job.facts.data.shape))
+    return (
+        ROW_SECONDS * (min(d, MOST_DIRECTIONS) / 64) ** ROW_EXPONENT * max(1, d / MOST_DIRECTIONS)
+    )
 
 
 def _seconds(call: Callable[[int], None], batch: int, at_least: float = PROBE_SECONDS) -> float:
@@ -398,7 +407,7 @@ def check_memory(job: Job, origin: str) -> None:
 def warnings(job: Job, cost: Estimate) -> list[str]:
     """What of the estimate this machine cannot give: memory for all processes, disk."""
     said, total = [], memory_here()
-    if cost.processes * cost.memory_bytes > total:
+    if cost.processes * cost.memory_bytes > total and not cost.on_gpus:  # that is elsewhere
         said.append(
             f"{cost.processes} processes of about {cost.memory_bytes / 1e9:.1f} GB each may not"
             f" fit {total / 1e9:.0f} GB of memory: lower resources.concurrency"

@@ -208,7 +208,8 @@ def test_what_no_process_could_hold_is_refused_and_what_all_together_could_not_i
     monkeypatch.setattr("engine.job.os.sysconf", pages.get)
     assert any("lower resources.concurrency" in said for said in cost.warnings(job, found))
     cost.check_memory(job, "tiny.yaml")
-    monkeypatch.setattr(cost.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}.get)
+    few = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
+    monkeypatch.setattr("engine.job.os.sysconf", few.get)
     with pytest.raises(
         SpecError, match=r"tiny.yaml: one process would need about .* GB of memory"
     ):
