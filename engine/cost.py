@@ -23,7 +23,7 @@ from engine.cluster import cores
 from engine.gpus import sustained
 from engine.grid import Cell, Trial
 from engine.job import Job, memory_here, use_threads
-from engine.makespan import STARTUP_SECONDS, Machine, makespan, slots_on
+from engine.makespan import EFFICIENCY, STARTUP_SECONDS, Machine, makespan, slots_on
 from engine.resolve import size_key
 from engine.spec import SpecError
 from engine.store import receipt_name
@@ -111,7 +111,7 @@ class Estimate:
         units = self.machine.gpus if self.on_gpus else self.machine.cores
         trials = self.per_trial.values()
         work = makespan(trials, self.analysis_seconds, tail, self.slots, units, self.busy)
-        return work + STARTUP_SECONDS
+        return work / EFFICIENCY + STARTUP_SECONDS
 
     @property
     def wall_range(self) -> tuple[float, float]:
