@@ -25,7 +25,7 @@ demo: venv
 	$(BIN)/diffphase run sweeps/quickstart.yaml
 
 test: venv
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 # Kills, tears and fills what a running sweep stands on. `make faults SEED=7 COUNT=60`
 SEED ?= 0

@@ -15,9 +15,12 @@ from hashlib import blake2b
 
 from pyarrow import fs
 
+from engine.bundles import Place
 from engine.files import TEMPORARY, Files
 
 ROOTS = ("trials", "subsets")
+ALL = "packed"
+"""The signature of a folder of which nothing is loose, before that of its bundle."""
 RACY_SECONDS = 2.0
 """A folder younger than this has no signature: a write in the same tick might not change it."""
 
@@ -52,18 +55,25 @@ def scan(files: Files, known: Mapping[str, str]) -> dict[str, Stored]:
         known: signatures by folder; those that still hold are not listed again.
     """
     packed: dict[str, list[list[str]]] = {}
-    tags: dict[str, str] = {}
+    places: dict[str, list[tuple[str, Place]]] = {}
     for name, place in files.bundles.table().items():
         root, address, *rest = name.split("/")
         packed.setdefault(f"{root}/{address}", []).append(rest)
-        tags[f"{root}/{address}"] = f"+{place.bundle}"
-    # The signature of a folder with packed files names a bundle: without it, it is another.
-    known = {
+        places.setdefault(f"{root}/{address}", []).append((name, place))
+    # The signature of a folder with packed files names what is packed: without it, it is another.
+    tags = {
+        p: "+" + blake2b(repr(sorted(some)).encode(), digest_size=12).hexdigest()
+        for p, some in places.items()
+    }
+    loose = {
         p: s.removesuffix(tags[p]) if p in tags and tags[p] in s else s for p, s in known.items()
     }
-    found = _scan_local(files, known) if files.is_local else _scan_listing(files, known)
+    found = _scan_local(files, loose) if files.is_local else _scan_listing(files, loose)
     for place, members in packed.items():
-        stored = found.setdefault(place, Stored(listed=True))
+        if place not in found:  # all of it is packed; the tag has the sums of its files
+            kept = known.get(place) == ALL + tags[place]
+            found[place] = Stored(ALL, listed=not kept)
+        stored = found[place]
         if stored.listed:
             for rest in members:
                 stored.add(rest)

@@ -58,7 +58,7 @@ def test_every_command_runs_and_every_snippet_works(tmp_path):
             assert list((tmp_path / logs).rglob("events.out.tfevents*"))
         else:
             assert program == "make"
-    assert ran == 10
+    assert ran == 11
     for code in blocks("python"):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],

@@ -58,6 +58,22 @@ def test_a_packed_sweep_has_few_files_and_the_same_cube(loose, copied):
         )
 
 
+def test_what_is_packed_is_surveyed_once_and_anew_when_it_is_other(copied):
+    ready, folder = copied
+    pack_at(str(folder))
+    for path in [*folder.rglob("*"), folder]:
+        os.utime(path, (1e9, 1e9))  # younger folders are never taken to be unchanged
+    whole = ready.survey().pieces
+    known = {p: s.signature for p, s in ready.store.scan({}).items()}
+    assert all(known.values()) and any(s.startswith("packed+") for s in known.values())
+    assert not any(found.listed for found in ready.store.scan(known).values())
+    again = ready.survey()  # from the index
+    assert (again.pieces == whole).all()
+    assert not any(s.listed for p, s in again.found.items() if p.startswith("trials/"))
+    other = dict.fromkeys(known, "packed+other")
+    assert all(found.listed for found in ready.store.scan(other).values())
+
+
 def test_a_packed_sweep_grows_and_what_is_written_later_counts(copied):
     ready, folder = copied
     pack_at(str(folder))
