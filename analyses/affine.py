@@ -133,7 +133,8 @@ def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k 
     rows, gain = out.flatten(0, 1)[inputs.order], torch.ones((), dtype=out.dtype)
     known = y.flatten(0, 1)[inputs.order]
     if inputs.basis is not None:
-        known.sub_(known @ inputs.basis @ inputs.basis.T)
+        along = inputs.y[:, :-1] + inputs.centre  # Q^T y
+        known.addmm_(along, inputs.basis.T, alpha=-1)
         gain = _gain(inputs, rows, known)
     rows.sub_(known.mul_(gain))
     parts = list(zip(rows.split(inputs.sizes), inputs.y.split(inputs.sizes), strict=True))

@@ -5,8 +5,10 @@
   the accumulation of a covariance reach.
 - *distillation*: the affine fit of one noise level in closed form (cross-fitted, with its errors)
   against the recipe of arXiv 2410.24060: Adam, batches of 256, 100 epochs, zero start, inputs by
-  sqrt(d), a rate tuned here over a grid. Seconds without the denoiser's evaluations, which both
-  need. Residuals on inputs that neither has seen. At d = 3072 two epochs are timed and scaled.
+  sqrt(d), a rate tuned here over a grid, on 10,000 images (its CIFAR-10 set; FFHQ's are more).
+  Ours sees 4,096 images twice; its design serves every denoiser of a training set, the fit is of
+  one. Seconds without the denoiser's evaluations, of which the recipe needs 122 times as many.
+  Residuals on inputs that neither has seen. At d = 3072 two epochs are timed and scaled.
 """
 
 import argparse
@@ -110,8 +112,8 @@ def recipe(y, out, epochs, rate):
     return weight.detach() / d**0.5, bias.detach()
 
 
-def distilled(d, images, draws, quick):
-    """Seconds and residuals of both ways at one noise level."""
+def distilled(d, images, draws, theirs_see, quick):
+    """Seconds (design, fit, recipe) and residuals of both ways at one noise level."""
     denoise = bent(d)
     x, fresh = smooth(images, d, seed=2), smooth(512, d, seed=3)
     y = x + SIGMA * torch.randn(draws, images, d, dtype=torch.float64)
@@ -121,14 +123,15 @@ def distilled(d, images, draws, quick):
     law = Moments.of_covariance(torch.zeros(d).double(), _spectrum(d)) if d > 1024 else None
     basis = directions(law, draws * images) if law else None
 
-    def closed():
-        return affine_fit(design(y, images, basis), y, out)
-
     start = time.perf_counter()
-    fit = closed()
-    ours = time.perf_counter() - start
+    inputs = design(y, images, basis)
+    middle = time.perf_counter()
+    fit = affine_fit(inputs, y, out)
+    ours = middle - start, time.perf_counter() - middle
     error = (fit.weight(test) + fit.bias - truth).square().mean().sqrt()
-    yf, outf = y.float(), out.float()
+    x = smooth(theirs_see, d, seed=4)
+    y = x + SIGMA * torch.randn(1 if quick else 2, theirs_see, d, dtype=torch.float64)
+    yf, outf = y.float(), torch.stack([denoise(draw) for draw in y]).float()
     if d > 1024 or quick:
         start = time.perf_counter()
         recipe(yf, outf, 2, RATES[0])
@@ -161,18 +164,18 @@ def main():
         )
     print(f"\ntarget {SHARE:.0%}: {'kept' if worst >= SHARE else 'MISSED'}\n")
     print(
-        "| d | closed form, s | residual | recipe, s | residual | ratio |",
-        "|---|---|---|---|---|---|",
+        "| d | design, s | fit, s | residual | recipe, s | residual | ratio |",
+        "|---|---|---|---|---|---|---|",
         sep="\n",
     )
-    least = math.inf
-    for d, images, draws in ((64, 128, 2),) if quick else ((784, 4096, 2), (3072, 4096, 2)):
-        ours, error, theirs, other = distilled(d, images, draws, quick)
-        least = min(least, theirs / ours)
+    least, sizes = math.inf, (128, 2, 256) if quick else (4096, 2, 10**4)
+    for d in (64,) if quick else (784, 3072):
+        (once, each), error, theirs, other = distilled(d, *sizes, quick)
+        least = min(least, theirs / (once + each))
         scaled = " (scaled)" if math.isnan(other) else ""
         print(
-            f"| {d} | {ours:.2f} | {error:.4f} | {theirs:.0f}{scaled} | {other:.4f} |"
-            f" {theirs / ours:.0f} |",
+            f"| {d} | {once:.2f} | {each:.2f} | {error:.4f} | {theirs:.0f}{scaled} | {other:.4f} |"
+            f" {theirs / (once + each):.0f} |",
             flush=True,
         )
     print(f"\ntarget {FASTER:.0f} times: {'kept' if least >= FASTER else 'MISSED'}")
