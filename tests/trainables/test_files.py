@@ -9,6 +9,7 @@ import struct
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -386,6 +387,38 @@ def test_emoji_are_drawings_on_white():
     assert found.shape[1:] == (3, 16, 16) and len(found) > 3000
     corners = found[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert (corners == 255).all(1).mean() > 0.8
+
+
+def test_glyphs_are_laid_on_white_cropped_shrunk_and_kept_in_the_order_of_the_font(
+    tmp_path, monkeypatch
+):
+    """With tables that stand in for a font's: the font itself need not be installed."""
+
+    def drawing(level, alpha):
+        file = io.BytesIO()
+        Image.new("RGBA", (136, 128), (level, level, level, alpha)).save(file, "PNG")
+        return SimpleNamespace(imageData=file.getvalue())
+
+    class Font(dict):
+        def __init__(self, path):
+            small, large = {"b": drawing(9, 255)}, {"b": drawing(50, 255), "a": drawing(50, 0)}
+            large["again"] = drawing(50, 255)
+            super().__init__(CBDT=SimpleNamespace(strikeData=[small, large]))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def getGlyphOrder(self):
+            return ["none", "a", "b", "again"]
+
+    (tmp_path / "some.ttf").write_bytes(b"stands in")
+    monkeypatch.setattr("fontTools.ttLib.TTFont", Font)
+    found = emoji.load(tmp_path / "some.ttf", resolution=16).points
+    assert found.shape == (2, 3, 16, 16)
+    assert (found[0] == 255).all() and (found[1] == 50).all()
 
 
 def test_without_the_emoji_font_the_error_names_its_package(tmp_path):

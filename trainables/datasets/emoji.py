@@ -1,11 +1,12 @@
 """Colour emoji, some 3,900 drawings of 136 x 128 pixels, from the bitmaps of Noto Color Emoji.
 
 The font is Debian's package fonts-noto-color-emoji (OFL-1.1); its CBDT table holds a PNG for each
-glyph. Drawings are laid on white, cropped to their centre of 128 x 128 and made smaller by means
-over areas. Many differ by skin or gender alone: see the count of near duplicates.
+glyph. Drawings, each one once, are laid on white, cropped to their centre of 128 x 128 and made
+smaller by means over areas. Many differ by skin or gender alone: see the count of near duplicates.
 """
 
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,12 @@ def _drawings(file: Path) -> Iterator[Item]:
             drawn = [(order[name], glyph.imageData) for name, glyph in strike.items()]
     except Exception as error:  # its reader raises anything on a broken file
         raise ValueError(f"{file}: no colour bitmaps (table CBDT) to read: {error!r}") from error
+    seen = set()  # ten glyphs repeat the drawing of another: splits would not be disjoint
     for i, data in sorted(drawn):
-        yield Item(("", i), _on_white(decode(data, f"{file}: glyph {i}")))
+        drawing = _on_white(decode(data, f"{file}: glyph {i}"))
+        if (key := blake2b(drawing.tobytes(), digest_size=16).digest()) not in seen:
+            seen.add(key)
+            yield Item(("", i), drawing)
 
 
 def _on_white(drawing: Image.Image) -> np.ndarray:
