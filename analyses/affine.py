@@ -136,7 +136,7 @@ def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k 
         along = inputs.y[:, :-1] + inputs.centre  # Q^T y
         known.addmm_(along, inputs.basis.T, alpha=-1)
         gain = _gain(inputs, rows, known)
-    rows.sub_(known.mul_(gain))
+    rows.sub_(known, alpha=float(gain))
     parts = list(zip(rows.split(inputs.sizes), inputs.y.split(inputs.sizes), strict=True))
     cross = _cross(inputs, rows)
     first, second = (_solve(cross, normal) for normal in inputs.folds)

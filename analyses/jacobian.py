@@ -148,8 +148,7 @@ def reference(
     _check(points, probes)
     cells = []
     for sigma in subset.sigmas:
-        lam = subset.moments.eigenvalues
-        gain = lam / (lam + sigma**2)
+        gain = subset.gaussian.gains(sigma)
         y, out = (
             each[0, :points]
             for each in (

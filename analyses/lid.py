@@ -81,8 +81,7 @@ def reference(
         def of_law(law: str, sigma: float = sigma) -> dict[str, Tensor]:
             x = _points(subset, law, points)
             wiener, memory = subset.gaussian(x, sigma), subset.empirical(x, sigma)
-            lam = subset.moments.eigenvalues
-            own = (lam / (lam + sigma**2)).sum().expand(len(x))
+            own = subset.gaussian.gains(sigma).sum().expand(len(x))
             spread = posterior_variance(subset.train, x, memory, sigma) / sigma**2
             affine = named_mean("lid", dimension(x, wiener, own, sigma), len(x))
             empirical = named_mean("lid", dimension(x, memory, spread, sigma), len(x))

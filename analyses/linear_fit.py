@@ -56,9 +56,8 @@ def weights(
     weight: Weight, error: Float[Tensor, ""], wiener: GaussianDenoiser, sigma: float, modes: int
 ) -> dict[str, Float[Tensor, ""]]:
     """How a fitted weight compares with the Wiener filter and its leading modes."""
-    lam, basis = wiener.moments.eigenvalues, wiener.moments.basis[:, :modes]
-    size = (lam / (lam + sigma**2)).norm()
-    _, leading = weight.leading(basis.shape[1])
+    basis, size = wiener.moments.basis[:, :modes], wiener.gains(sigma).norm()
+    leading = weight.axes(basis.shape[1])
     return {
         "weight_distance": weight.distance(wiener, sigma) / size,
         "weight_distance_se": error / size,

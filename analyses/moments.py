@@ -16,9 +16,20 @@ from torch import Tensor
 
 from analyses.cache import digest
 
-__all__ = ["Moments"]
+__all__ = ["Moments", "scatter"]
 
 ROWS = 8192
+
+
+def scatter(
+    blocks: Iterable[Float[Tensor, "_ d"]], mean: Float[Tensor, " d"]
+) -> Float[Tensor, "d d"]:
+    """Sum of (a - mean)(a - mean)^T over the points of all blocks, in float64."""
+    total = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for rows in blocks:
+        centred = rows.double() - mean
+        total.addmm_(centred.T, centred)
+    return total
 
 
 @dataclass(frozen=True)
@@ -54,11 +65,7 @@ class Moments:
         mean = torch.stack([rows.double().sum(0) for rows in blocks()]).sum(0) / n
         if n <= len(mean):
             return cls.of_points(torch.cat(list(blocks())))
-        cov = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-        for rows in blocks():
-            centred = rows.double() - mean
-            cov.addmm_(centred.T, centred)
-        return cls.of_covariance(mean, cov / n)
+        return cls.of_covariance(mean, scatter(blocks(), mean) / n)
 
     @classmethod
     def of_covariance(cls, mean: Float[Tensor, " d"], cov: Float[Tensor, "d d"]) -> "Moments":

@@ -58,18 +58,21 @@ class GaussianDenoiser:
 
     def __call__(self, y: Float[Tensor, "n d"], sigma: float) -> Float[Tensor, "n d"]:
         """D_G(y; sigma)."""
+        return _filter(self.moments, self.gains(sigma), y)
+
+    def gains(self, sigma: float) -> Float[Tensor, " r"]:
+        """lam / (lam + sigma^2), the nonzero eigenvalues of W_G."""
         lam = self.moments.eigenvalues
-        return _filter(self.moments, lam / (lam + sigma**2), y)
+        return lam / (lam + sigma**2)
 
     def weight(self, sigma: float) -> Float[Tensor, "d d"]:
-        """W_G = U diag(lam / (lam + sigma^2)) U^T."""
-        lam, basis = self.moments.eigenvalues, self.moments.basis
-        return basis * (lam / (lam + sigma**2)) @ basis.T
+        """W_G = U diag(gains) U^T."""
+        basis = self.moments.basis
+        return basis * self.gains(sigma) @ basis.T
 
     def bias(self, sigma: float) -> Float[Tensor, " d"]:
-        """b_G = (I - W_G) mu."""
-        lam, basis, mean = self.moments.eigenvalues, self.moments.basis, self.moments.mean
-        return mean - basis @ (lam / (lam + sigma**2) * (mean @ basis))
+        """b_G = (I - W_G) mu = D_G(0; sigma)."""
+        return self(torch.zeros_like(self.moments.mean)[None], sigma)[0]
 
     def flow(
         self, y: Float[Tensor, "n d"], sigma_from: float, sigma_to: float

@@ -48,6 +48,10 @@ class Whole:
         vectors, values, _ = torch.linalg.svd(self.matrix)
         return values[:k], vectors[:, :k]
 
+    def axes(self, k: int) -> Float[Tensor, "d k"]:
+        """Those vectors alone, as the eigenvectors of W W^T: sooner found than an SVD."""
+        return torch.linalg.eigh(self.matrix @ self.matrix.T)[1][:, -k:]
+
 
 @dataclass(frozen=True)
 class Leading:
@@ -76,11 +80,10 @@ class Leading:
 
     def distance(self, wiener: GaussianDenoiser, sigma: float) -> Float[Tensor, ""]:
         """|W - W_G|_F: its part on Q, and its part on the other directions."""
-        moments = wiener.moments
-        w = moments.eigenvalues / (moments.eigenvalues + sigma**2)
-        inside = moments.basis.T @ self.basis
-        on_q = self.factor - moments.basis @ (w[:, None] * inside)
-        outside = (moments.basis - self.basis @ inside.T).square().sum(0)
+        w, basis = wiener.gains(sigma), wiener.moments.basis
+        inside = basis.T @ self.basis
+        on_q = self.factor - basis @ (w[:, None] * inside)
+        outside = (basis - self.basis @ inside.T).square().sum(0)
         off = (w * w * outside).sum() - 2 * self.gain * (w * outside).sum()
         return (on_q.square().sum() + (off + self.rest * self.gain**2).clamp(min=0)).sqrt()
 
@@ -107,6 +110,10 @@ class Leading:
         values = torch.cat([values.clamp(min=0).sqrt(), self.gain.abs().expand(extra)])
         order = values.argsort(descending=True)[:k]
         return values[order], torch.cat([span @ vectors, others], 1)[:, order]
+
+    def axes(self, k: int) -> Float[Tensor, "d k"]:
+        """The vectors of `leading` alone."""
+        return self.leading(k)[1]
 
 
 Weight = Whole | Leading

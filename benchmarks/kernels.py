@@ -19,7 +19,7 @@ import time
 import torch
 
 from analyses.affine import affine_fit, design, directions
-from analyses.moments import Moments
+from analyses.moments import ROWS, Moments, scatter
 from analyses.oracles import EmpiricalDenoiser, GaussianDenoiser
 
 SHARE, FASTER = 0.7, 100.0
@@ -68,14 +68,9 @@ def rates(dims, quick):
             flops / seconds(lambda o=oracle, y=y: o(y, SIGMA)),
             peak,
         )
-        cov, mean = torch.zeros(d, d, dtype=torch.float64), points.mean(0)
-
-        def accumulate(cov=cov, mean=mean, points=points):
-            for rows in points.split(2048):
-                centred = rows - mean
-                cov.addmm_(centred.T, centred)
-
-        yield f"covariance, {n} points", d, 2 * n * d * d / seconds(accumulate), peak
+        mean, parts = points.mean(0), points.split(ROWS)
+        spent = seconds(lambda mean=mean, parts=parts: scatter(parts, mean))
+        yield f"covariance, {n} points", d, 2 * n * d * d / spent, peak
 
 
 def bent(d):
