@@ -5,8 +5,6 @@ the cache of prepared data, under the content's hash, and every process maps it.
 """
 
 import contextlib
-import os
-from pathlib import Path
 
 import safetensors.torch
 import torch
@@ -45,7 +43,8 @@ def _kept(data: Data) -> Moments:
     fields = {name: getattr(found, name) for name in ("mean", "eigenvalues", "basis")}
     # A full or read-only disk costs time, no numbers.
     with contextlib.suppress(OSError, SafetensorError):
-        _save(fields, path)
+        with cache.replacing(path) as temporary:
+            safetensors.torch.save_file(fields, temporary)
     return found
 
 
@@ -53,13 +52,3 @@ def _checked(found: Moments, dim: int) -> Moments:
     if found.basis.shape != (dim, found.rank) or found.dim != dim:
         raise ValueError("moments of other data")
     return found
-
-
-def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        safetensors.torch.save_file(tensors, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

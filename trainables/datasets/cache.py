@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from trainables.datasets.formats.item import Item, Labels
+from trainables.datasets.formats.item import UNREADABLE, Item, Labels
 from trainables.datasets.images import Images
 from trainables.datasets.preprocess import Preprocessing
 
@@ -73,10 +73,20 @@ def images(
 
 def write_json(path: Path, value: object) -> None:
     """A small file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write under, which then takes its place; nothing is left if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(_temporary())
-    temporary.write_text(json.dumps(value))
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _temporary() -> str:
@@ -178,7 +188,7 @@ def _build(events: Iterable[Item | Labels], prepare: Preprocessing) -> str:
                 continue
             try:
                 pixels = prepare(event.image)
-            except (ValueError, OSError, SyntaxError) as error:
+            except UNREADABLE as error:
                 raise ValueError(f"{event.key[0] or 'images'}: {error}.") from error
             (test if event.test else train).add(event, pixels)
         train.close()

@@ -188,8 +188,8 @@ def load(
     clean = np.array([key not in heldout_keys for key in keys])
     rows = rows[clean]
     _require_points(len(rows), 2, name, n_heldout)
-    low = np.min([block.min(0) for block in blocks(images.points, rows)], axis=0)
-    high = np.max([block.max(0) for block in blocks(images.points, rows)], axis=0)
+    ends = [(block.min(0), block.max(0)) for block in blocks(images.points, rows)]
+    low, high = np.min([a for a, _ in ends], axis=0), np.max([b for _, b in ends], axis=0)
     content = _content_hash(images, rows, heldout, copies)
     return Data(
         name=name,

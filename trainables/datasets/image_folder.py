@@ -1,26 +1,18 @@
 """A folder of image files of one size, read with Pillow in the order of their paths."""
 
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from trainables.datasets.formats.item import PILLOW, SUFFIXES
+from trainables.datasets.formats.item import PILLOW, SUFFIXES, UNREADABLE
 from trainables.datasets.images import Images
 from trainables.datasets.limits import check_size
 from trainables.registry import require
 
 MODES = {1: "L", 3: "RGB"}
-# Its decoders raise what they stumble over: Pillow documents OSError alone.
-UNREADABLE = (
-    UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning,
-    OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError, ArithmeticError,
-    EOFError, NotImplementedError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
 
 
 def load(path: str | Path, test_path: str | Path | None = None, channels: int = 3) -> Images:

@@ -3,6 +3,7 @@
 import struct
 import zipfile
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +53,19 @@ def _array(path: Path, key: str, channels_last: bool) -> Stored:
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 1)) if channels_last else pixels
 
 
+def header(file: BufferedIOBase) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array in numpy's format, from its header alone."""
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
 def _check_header(archive: zipfile.ZipFile, key: str) -> None:
     """Refuse an array that is too large, or larger than its entry in the archive."""
     name = key if key in archive.namelist() else f"{key}.npy"
     with archive.open(name) as file:
-        version = npy.read_magic(file)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, dtype = header(file)
         check_size(repr(key), shape)
         promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if promised != archive.getinfo(name).file_size - file.tell():

@@ -17,14 +17,13 @@ whole steps alone. Ho et al. 2020 (2006.11239), Salimans & Ho 2022 (2202.00512),
 import json
 import math
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainables.pretrained.model import Pretrained
+from trainables.pretrained.model import Pretrained, digest
 
 __all__ = ["CONFIGS", "DDPM", "load"]
 
@@ -97,7 +96,7 @@ def load(source: str, device: torch.device) -> Pretrained:
     files = [network_folder / "config.json", scheduler_file, *weights]
     return Pretrained(
         denoise=DDPM(network, levels, prediction),
-        content=_digest(files),
+        content=digest(files),
         shape=(channels, height, width),
         sigma_min=float(levels[0]),
         sigma_max=float(levels[-1]),
@@ -184,12 +183,3 @@ def _network(folder: Path, device: torch.device) -> torch.nn.Module:
     whole = Whole()
     whole.network = network
     return whole
-
-
-def _digest(files: list[Path]) -> str:
-    state = blake2b(digest_size=16)
-    for file in files:
-        with open(file, "rb") as opened:
-            while block := opened.read(2**22):
-                state.update(block)
-    return state.hexdigest()

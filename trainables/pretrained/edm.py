@@ -8,7 +8,7 @@ by name, all of them and no others, so that a network of another layout is refus
 
 import math
 from collections.abc import Callable, Iterator
-from hashlib import blake2b, file_digest
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainables import architectures
 from trainables.denoiser import PRECONDITIONINGS, Denoiser
-from trainables.pretrained.model import Pretrained
+from trainables.pretrained.model import Pretrained, digest
 from trainables.pretrained.modules import Recorded, read, tensors
 
 __all__ = ["load", "renamed"]
@@ -100,7 +100,7 @@ def _built(source: str, whole: Recorded, device: torch.device) -> Pretrained:
     denoiser = denoiser.to(device).eval().requires_grad_(False)
     return Pretrained(
         denoise=_single(denoiser, device),
-        content=_digest(source),
+        content=digest([Path(source)]),
         shape=(channels, size, size),
         sigma_min=float(told.get("sigma_min", 0.0)),
         sigma_max=float(told.get("sigma_max", math.inf)),
@@ -192,11 +192,6 @@ def _single(denoiser: Denoiser, device: torch.device) -> Callable[[Tensor, float
         return denoiser(y.to(device, torch.float32), sigma).to(y.device, y.dtype)
 
     return denoise
-
-
-def _digest(source: str) -> str:
-    with open(source, "rb") as file:
-        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def renamed(backbone: nn.Module) -> Iterator[tuple[str, str]]:

@@ -1,13 +1,15 @@
 """What is known of a denoiser that was trained elsewhere."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Pretrained"]
+__all__ = ["Pretrained", "digest"]
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,13 @@ class Pretrained:
     """Noise levels that it knows, in pixels; outside it answers as at the nearer end."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What it is, for the record: numbers and text."""
+
+
+def digest(files: Iterable[Path]) -> str:
+    """blake2b of the content of files, one after the other."""
+    state = blake2b(digest_size=16)
+    for file in files:
+        with open(file, "rb") as opened:
+            while block := opened.read(2**22):
+                state.update(block)
+    return state.hexdigest()

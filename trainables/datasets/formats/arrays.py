@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from trainables.datasets.formats.item import Choices, Item
+from trainables.datasets.limits import check_size
 from trainables.datasets.members import Member
+from trainables.datasets.npz import UNREADABLE, header
 
 LAYOUTS = ("nchw", "nhwc")
 
@@ -37,7 +39,7 @@ def read(found: Iterable[Member], names: list[str], choices: Choices) -> Iterato
 def _mapped(path: Path) -> tuple[np.ndarray, None]:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False), None
-    except (ValueError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: no array to read: {error}.") from error
 
 
@@ -53,18 +55,16 @@ def _archive(path: Path, choices: Choices) -> tuple[np.ndarray, np.ndarray | Non
         for name in filter(None, (key, label_key)):
             if name not in shapes:
                 raise ValueError(f"it holds {', '.join(shapes)}, not {name!r}")
+        check_size(repr(key), shapes[key])
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[key], _labels(arrays[label_key], shapes[key]) if label_key else None
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: no images to read: {error}.") from error
 
 
 def _shape(file: BufferedIOBase, size: int) -> tuple[int, ...]:
     """The shape in the header of one array; numpy would reserve whatever it claims."""
-    version = np.lib.format.read_magic(file)
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
-    header = header or np.lib.format.read_array_header_2_0
-    shape, _, dtype = header(file)
+    shape, dtype = header(file)
     claimed = math.prod(shape) * dtype.itemsize
     if not dtype.hasobject and claimed + file.tell() != size:
         raise ValueError(f"a header claims {shape} of {dtype} in {size - file.tell()} bytes")

@@ -1,17 +1,25 @@
 """What a format yields: images one by one, and labels that stand in a file of their own."""
 
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 # Not every format that Pillow knows: some start other programs.
 PILLOW = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+# Pillow's decoders raise what they stumble over: Pillow documents OSError alone.
+UNREADABLE = (
+    UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    OSError, ValueError, SyntaxError, LookupError, TypeError, AttributeError, ArithmeticError,
+    EOFError, NotImplementedError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 IMAGE_PIXELS = 1 << 26
 """Most pixels of one image; a small file may claim any number."""
 
@@ -55,7 +63,7 @@ def decode(data: bytes, origin: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(BytesIO(data), formats=PILLOW)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{origin} is not a readable image: {error}.") from error
     w, h = image.size
     if w * h > IMAGE_PIXELS:
