@@ -7,15 +7,19 @@ along leading directions agrees with the fit of all is a test (`tests/analyses/t
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 
+sys.path.append(str(Path(__file__).parents[1]))  # for the pictures of `tests.standin`
 LIMIT_GB = 20.0
 SIDES = {784: (1, 28), 3072: (3, 32), 12288: (3, 64)}
 SIGMAS = (0.1, 0.5, 5.0)
@@ -65,10 +69,11 @@ def fields(d, n):
     import numpy as np
 
     from tests.standin import pictures
+    from trainables.datasets import cache
 
     channels, side = SIDES[d]
-    path = f"{os.environ['DIFFPHASE_CACHE']}/fields-{d}.npy"
-    os.makedirs(os.environ["DIFFPHASE_CACHE"], exist_ok=True)
+    path = cache.folder() / f"fields-{d}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
     made = [pictures(256, side, side, seed=i) for i in range(-(-n // 256))]
     np.save(path, np.concatenate(made)[:n].transpose(0, 3, 1, 2)[:, :channels])
     return path
@@ -112,11 +117,14 @@ def main():
         part(given.part[0], int(given.part[1]), given.quick)
         return
     rows = {}
-    for d in given.dims:
-        for kind in ("fields", "patches"):
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "DIFFPHASE_CACHE": folder}  # nothing is there, or stays
+        for d, kind in itertools.product(given.dims, ("fields", "patches")):
             command = [sys.executable, __file__, "--part", kind, str(d)]
             command += ["--quick"] * given.quick
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(
+                command, check=True, capture_output=True, text=True, env=environment
+            )
             rows[kind, d] = json.loads(done.stdout.splitlines()[-1])
             print(kind, d, f"{rows[kind, d]['memory']:.1f} GB", flush=True)
     names = ["moments", *ANALYSES]

@@ -227,8 +227,7 @@ def _on_gpu(job: Job, trial: Trial, gpu: str) -> Cost:
     """
     flops, config = job.facts.sizes[size_key(trial)][1], job.config(trial)
     kimg = 1000 * 3 * flops / sustained(gpu, half=config.autocast != "none")
-    row = flops / sustained(gpu, half=False)
-    row += _row_seconds(job)
+    row = flops / sustained(gpu, half=False) + _row_seconds(job)
     each = {name: row * rows + ANALYSIS_SECONDS for name, rows in evaluations(job).items()}
     return Cost(kimg, each)
 

@@ -106,7 +106,7 @@ def gather(
         "subsets": sorted(of_subsets(found)),
         "signatures": {place: s.signature for place, s in found.found.items() if s.signature},
     }
-    store.out.write_json(MADE_OF, made_of, indent=None)  # a line per trial, read by none
+    store.out.write_json(MADE_OF, made_of, indent=None)  # long, and for no person
 
 
 def _noted(store: Store) -> dict[str, Any]:

@@ -7,7 +7,7 @@ They are stored in sweep.json, so that status and gather need neither torch nor 
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,9 @@ def resolve(
     Raises:
         SpecError: unknown name or option, value out of range, too little data, missing file.
     """
-    training = _training(sweep, origin)
+    configs = _configs(sweep, origin)
     backbone = _backbone_options(sweep, origin)
-    mirrors = any(config_of(sweep, trial).mirrors for trial in trials(sweep))
+    mirrors = any(config.mirrors for config in configs)
     analyses = {
         name: analysis_facts(name, options, sweep.analyses, origin, mirrors=mirrors)
         for name, options in sweep.analyses.items()
@@ -134,7 +134,7 @@ def resolve(
         version=trainables.VERSION,
         data=data,
         backbone=backbone,
-        training=training,
+        training=_training(configs),
         analyses=analyses,
         sizes=_sizes(
             sweep, data.shape, origin, _known_sizes(known, backbone, data), count_flops=count_flops
@@ -326,7 +326,8 @@ def config_of(sweep: Sweep, trial: Trial | None = None) -> TrainConfig:
     return TrainConfig(**options)
 
 
-def _training(sweep: Sweep, origin: str) -> dict[str, Any]:
+def _configs(sweep: Sweep, origin: str) -> list[TrainConfig]:
+    """The distinct training options of the trials, checked."""
     fields = [f.name for f in dataclasses.fields(TrainConfig)]
     swept = [a.removeprefix("training.") for a in sweep.axes if a.startswith("training.")]
     for name in [*sweep.training, *swept]:
@@ -350,6 +351,11 @@ def _training(sweep: Sweep, origin: str) -> dict[str, Any]:
             )
     for config in configs:
         _check_training(sweep, config, origin)
+    return configs
+
+
+def _training(configs: Sequence[TrainConfig]) -> dict[str, Any]:
+    """The options of the first trial, as they are recorded."""
     options = dataclasses.asdict(configs[0])
     # A full batch is no option of the sweep: it follows n_train.
     return options | ({"batch": None} if configs[0].sampling == "full" else {})
