@@ -38,6 +38,7 @@ def test_links_lead_somewhere():
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)  # thirteen processes one after the other
 def test_every_command_runs_and_every_snippet_works(tmp_path):
     """In the order of the page, with the smoke sweep standing in for quickstart's minutes."""
     (tmp_path / "sweeps").mkdir()
