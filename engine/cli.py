@@ -130,6 +130,9 @@ def run(
     max_hours: Annotated[
         float | None, typer.Option(min=0, help="Refuse to start what is estimated to take longer.")
     ] = None,
+    figures: Annotated[
+        bool, typer.Option(help="Draw them at the end, or leave that to `diffphase plot`.")
+    ] = True,
 ) -> None:
     """Compute everything that is missing, then gather the cube and draw the figures."""
     from engine.publish import finished
@@ -143,6 +146,7 @@ def run(
         retry_failed=retry_failed,
         max_failures=max_failures,
         max_hours=max_hours,
+        figures=figures,
         command="diffphase " + shlex.join(sys.argv[1:]),
     )
     if status != 130:

@@ -65,9 +65,10 @@ def publish(
     )
     # Of torn files the cube is short. (What an older version has written is not known.)
     fresh = fresh and noted.get("bytes") in (None, export.size(store.out))
-    if not force and fresh and store.out.exists(FINDINGS):
+    if not force and fresh and (store.out.exists(FINDINGS) or not figures):
         return
     if force or not fresh:
+        store.out.delete(FINDINGS)  # drawn of another cube; written last, so that it stands for all
         gather(sweep, facts, prints, store, found, state)
     if figures:
         draw(store)
@@ -265,9 +266,10 @@ def plot_at(
 def finished(store: Store) -> str:
     """What a run ends with: what was found, and where everything lies."""
     text = (store.files.read(FINDINGS) or b"").decode().rstrip()
+    drawn = f"{store.folder}/{FIGURES}" if text else f"diffphase plot {store.folder}"
     places = {
         "cube": f"{store.folder}/{export.ZARR} (and {export.NETCDF})",
-        "figures": f"{store.folder}/{FIGURES}",
+        "figures": drawn,
         "TensorBoard": f"tensorboard --logdir {store.folder}/tensorboard",
     }
     return "\n".join([text, "", *(f"{name:<12} {place}" for name, place in places.items())])

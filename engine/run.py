@@ -119,6 +119,7 @@ def run(
     retry_failed: bool = False,
     max_failures: int | None = None,
     max_hours: float | None = None,
+    figures: bool = True,
     command: str = "diffphase run",
 ) -> int:
     """Compute everything missing, then gather and draw. Returns the exit status."""
@@ -145,6 +146,7 @@ def run(
             prepared.prints,
             prepared.store,
             after,
+            figures=figures,
         )
         return _outcome(after)
 

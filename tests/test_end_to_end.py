@@ -34,10 +34,11 @@ def command(path, storage, *more):
     return [sys.executable, "-m", "engine", "run", str(path), "--storage", str(storage), *more]
 
 
-def run(path, storage, *more, expect=0):
+def run(path, storage, *more, expect=0, figures=False):
     """Run a sweep to its end."""
+    drawn = [] if figures else ["--no-figures"]
     done = subprocess.run(
-        command(path, storage, *more), capture_output=True, text=True, env=ENVIRONMENT, check=False
+        command(path, storage, *drawn, *more), capture_output=True, text=True, env=ENVIRONMENT, check=False
     )
     assert done.returncode == expect, done.stderr
     return done
@@ -57,7 +58,7 @@ def finished(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("finished")
     path = write(folder, TINY)
-    return TINY, path, folder, run(path, folder)
+    return TINY, path, folder, run(path, folder, figures=True)
 
 
 def test_a_run_gives_the_cube_that_one_process_gives(finished, tmp_path):

@@ -23,6 +23,7 @@ from engine.grid import Cell, trials
 from engine.store import snapshot_path
 from tests.engine.helpers import VOLATILE, compute, cube_of, prepared
 from tests.engine.nodes import cluster
+from tests.faults.processes import named, send
 
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
@@ -92,7 +93,7 @@ def head(tmp_path_factory):
 
 def start(verb, path, storage, address, *more, **options):
     """A command for the cluster, in its own process."""
-    where = ["--storage", str(storage), "--address", address]
+    where = ["--storage", str(storage), "--address", address, "--no-figures"]
     return subprocess.Popen(
         [sys.executable, "-m", "engine", verb, str(path), *where, *more],
         stdout=subprocess.PIPE,
@@ -175,21 +176,34 @@ def test_a_storage_that_a_node_does_not_share_is_refused_naming_the_node(head, t
     assert not (tmp_path / "results" / "tiny" / "trials").exists()
 
 
+@contextlib.contextmanager
+def frozen(raylet):
+    """Whatever a node has under way stands still, so that what is left is left to the others."""
+    pids = named(raylet, "ray::")
+    send(pids, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(pids, signal.SIGCONT)
+
+
 @several_nodes
 def test_a_lost_node_s_work_moves_and_a_new_node_takes_some_and_the_cube_is_the_same(
     head, tiny, tmp_path
 ):
     tiny |= {"axes": {"width": [64, 96], "n_train": [8, 16, 32, 64], "seed": [0, 1]}}
-    tiny |= {"kimg": [30, 60], "training": {**tiny["training"], "batch": 32}}
     tiny |= {"analyses": ["generalization"]}
     path, storage = write(tmp_path, tiny), tmp_path / "cluster"
     address, _, first, add = head
     *_, lost = add()
     with start("run", path, storage, address) as run, ended(run):
-        wait_until(lambda: {first, lost} <= workers(storage, "trial.json"), run, "spreading")
-        os.kill(lost, signal.SIGKILL)
-        *_, added = add()
-        wait_until(lambda: added in workers(storage, "trial.json"), run, "work on the new node")
+        wait_until(lambda: workers(storage, "trial.json"), run, "beginning")
+        with frozen(min(workers(storage, "trial.json"))):
+            wait_until(lambda: {first, lost} == workers(storage, "trial.json"), run, "spreading")
+        with frozen(first):
+            send([lost, *named(lost, "ray::")])
+            *_, added = add()
+            wait_until(lambda: added in workers(storage, "trial.json"), run, "work for it")
         said, _ = run.communicate(timeout=900)
     assert run.returncode == 0, said
     assert {first, added} <= workers(storage, "log/*.json"), "analyses on one node alone"

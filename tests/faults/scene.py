@@ -65,7 +65,7 @@ class Undisturbed:
         record_run(ready, "undisturbed")
         compute(ready)
         facts = ready.facts.model_dump(mode="json")
-        publish(ready.sweep, facts, ready.prints, ready.store, ready.survey())
+        publish(ready.sweep, facts, ready.prints, ready.store, ready.survey(), figures=False)
         self.folder = folder / NAME
         self.cube, self.files = stored_cube(self.folder), stored(self.folder)
         self.disk = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
@@ -101,7 +101,7 @@ class Scene:
         self.starts += 1
         path = self.base / f"start-{self.starts}.log"
         command = [sys.executable, *self.module, "run", str(self.path)]
-        command += ["--storage", str(self.storage), *self.more]
+        command += ["--storage", str(self.storage), "--no-figures", *self.more]
         with open(path, "w") as log:
             process = subprocess.Popen(
                 command,
