@@ -68,7 +68,8 @@ def publish(
     if not force and fresh and (store.out.exists(FINDINGS) or not figures):
         return
     if force or not fresh:
-        store.out.delete(FINDINGS)  # drawn of another cube; written last, so that it stands for all
+        # Drawn of another cube; written last of all, so that it stands for every figure.
+        store.out.delete(FINDINGS)
         gather(sweep, facts, prints, store, found, state)
     if figures:
         draw(store)

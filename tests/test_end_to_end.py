@@ -38,7 +38,11 @@ def run(path, storage, *more, expect=0, figures=False):
     """Run a sweep to its end."""
     drawn = [] if figures else ["--no-figures"]
     done = subprocess.run(
-        command(path, storage, *drawn, *more), capture_output=True, text=True, env=ENVIRONMENT, check=False
+        command(path, storage, *drawn, *more),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
     )
     assert done.returncode == expect, done.stderr
     return done
