@@ -68,8 +68,6 @@ def publish(
     if not force and fresh and (store.out.exists(FINDINGS) or not figures):
         return
     if force or not fresh:
-        # Drawn of another cube; written last of all, so that it stands for every figure.
-        store.out.delete(FINDINGS)
         gather(sweep, facts, prints, store, found, state)
     if figures:
         draw(store)
@@ -98,6 +96,8 @@ def gather(
     cube.attrs["source"] = f"diffphase {version('diffphase')} {record.get('commit', '')}".strip()
     cube.attrs["date_created"] = time.strftime("%Y-%m-%dT%H:%M:%S")
     export.write(store, cube, phase(cube))
+    # Drawn of another cube; written last of all, so that it stands for every figure.
+    store.out.delete(FINDINGS)
     made_of = {
         "state": state,
         "asked": asked,
