@@ -38,6 +38,17 @@ class Normal(NamedTuple):
     inverse: Float[Tensor, "d d"]
 
 
+class Rest(NamedTuple):
+    """(I - Q Q^T) y beside the directions: what the fit of its gain needs of the inputs."""
+
+    cross: list[Float[Tensor, "p e"]]
+    """Its products with the rows of each group."""
+    slope: Float[Tensor, "p e"]
+    """Its affine fit along the directions, on all rows."""
+    square: Float[Tensor, ""]
+    """Sum of squares that this fit leaves; infinite where nothing is left, for a gain of 0."""
+
+
 @dataclass(frozen=True)
 class Design:
     """The side of the fit that depends on the noisy inputs alone, so that cells share it.
@@ -61,6 +72,8 @@ class Design:
     """All rows."""
     basis: Float[Tensor, "p q"] | None = None
     """Q, where the inputs are seen along few directions; d is their number q then."""
+    rest: Rest | None = None
+    """What of the inputs lies off those directions."""
 
 
 class Fit(NamedTuple):
@@ -98,6 +111,7 @@ def design(
     the noise differs between repetitions: batches are even and odd repetitions. Otherwise the
     images are a sample of the law, and batches are the folds.
     """
+    pixels = y.flatten(0, 1)
     if basis is not None:
         y = y @ basis
     draws, m, _ = y.shape
@@ -112,44 +126,74 @@ def design(
     centre = rows.mean(0)
     centred = torch.cat([rows - centre, torch.ones(len(rows), 1)], 1)[order]
     moments = [part.T @ part for part in centred.split(sizes)]
+    folds = _normal(moments, (0, 1)), _normal(moments, (2, 3))
+    everything = _normal(moments, (0, 1, 2, 3))
     return Design(
         order,
         centred,
         centre,
         sizes,
-        (_normal(moments, (0, 1)), _normal(moments, (2, 3))),
-        (_normal(moments, (0, 2)), _normal(moments, (1, 3)))
-        if n_points < m
-        else (_normal(moments, (0,)), _normal(moments, (3,))),
-        _normal(moments, (0, 1, 2, 3)),
+        folds,
+        (_normal(moments, (0, 2)), _normal(moments, (1, 3))) if n_points < m else folds,
+        everything,
         basis,
+        None
+        if basis is None
+        else _rest(
+            pixels[order].split(sizes), centred.split(sizes), centre, moments, basis, everything
+        ),
     )
+
+
+def _rest(
+    pixels: Sequence[Float[Tensor, "_ p"]],
+    centred: Sequence[Float[Tensor, "_ e"]],
+    centre: Float[Tensor, " q"],
+    moments: Sequence[Float[Tensor, "e e"]],
+    basis: Float[Tensor, "p q"],
+    everything: Normal,
+) -> Rest:
+    """Of each group of sorted inputs; their part off the directions is not made row by row."""
+    cross = []
+    for y, z, moment in zip(pixels, centred, moments, strict=True):
+        along = moment[:-1] + centre[:, None] * moment[-1]  # sum of (Q^T y) z^T
+        cross.append((y.T @ z).addmm_(basis, along, alpha=-1))
+    slope = _solve(cross, everything)
+    whole = sum(y.square().sum() for y in pixels)
+    inside = sum((z[:, :-1] + centre).square().sum() for z in centred)
+    left = whole - inside - (sum(cross) * slope).sum()
+    rounding = torch.finfo(left.dtype).eps * len(basis) * whole
+    return Rest(cross, slope, left if left > rounding else torch.full_like(left, torch.inf))
 
 
 def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k m d"]) -> Fit:
     """Fit, score and batch error of outputs `out` at the inputs `y` of a design."""
     draws, m, d = y.shape
-    # One gather and one subtraction: at thousands of rows this is bound by memory, not arithmetic.
+    # Gathers and subtractions in place: at thousands of rows these are bound by memory.
     rows, gain = out.flatten(0, 1)[inputs.order], torch.ones((), dtype=out.dtype)
     known = y.flatten(0, 1)[inputs.order]
-    if inputs.basis is not None:
-        along = inputs.y[:, :-1] + inputs.centre  # Q^T y
-        known.addmm_(along, inputs.basis.T, alpha=-1)
-        gain = _gain(inputs, rows, known)
-    rows.sub_(known, alpha=float(gain))
+    if inputs.rest is None:
+        cross = _cross(inputs, rows.sub_(known))
+    else:
+        cross = _cross(inputs, rows)
+        gain = _gain(inputs, cross, torch.linalg.vecdot(rows, known).sum())
+        rows.sub_(known, alpha=float(gain))
+        for of_rows, of_rest in zip(cross, inputs.rest.cross, strict=True):
+            of_rows.sub_(of_rest, alpha=float(gain))
     parts = list(zip(rows.split(inputs.sizes), inputs.y.split(inputs.sizes), strict=True))
-    cross = _cross(inputs, rows)
-    first, second = (_solve(cross, normal) for normal in inputs.folds)
+    first, second = fits = [_solve(cross, normal) for normal in inputs.folds]
     # In place: `rows` becomes the out-of-fold residual.
     for (r, z), other in zip(parts, (second, second, first, first), strict=True):
-        r.addmm_(z, other.T, alpha=-1)
+        r.addmm_(z, _beside(inputs, other, gain).T, alpha=-1)
     residual = torch.empty(draws * m, dtype=rows.dtype)
     residual[inputs.order] = torch.linalg.vector_norm(rows, dim=1).square_()
     deviation = torch.linalg.vector_norm(out - out.mean((0, 1)), dim=2).square_()
     drawn = (inputs.order < m).nonzero()[:, 0]
     predicted = out[0].clone()
     predicted[inputs.order[drawn]] -= rows[drawn]
-    one, two = (_solve(cross, normal) for normal in inputs.batches)
+    if inputs.batches is not inputs.folds:
+        fits = [_solve(cross, normal) for normal in inputs.batches]
+    one, two = fits
     whole = _solve(cross, inputs.everything)
     return Fit(
         Whole(torch.eye(d, dtype=rows.dtype) + whole[:, :-1])
@@ -164,16 +208,26 @@ def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k 
 
 
 def _gain(
-    inputs: Design, rows: Float[Tensor, "r d"], rest: Float[Tensor, "r d"]
+    inputs: Design, cross: Sequence[Float[Tensor, "d e"]], along: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """The gain g that least squares gives `rest` = (I - Q Q^T) y beside a free A and b.
+    """The gain g that least squares gives (I - Q Q^T) y beside a free A and b.
 
-    Of all rows: one number that both folds share.
+    Of all rows: one number that both folds share. `along` is the sum of D(y) . y.
     """
-    of_rows, of_rest = (_cross(inputs, each) for each in (rows, rest))
-    slope = _solve(of_rest, inputs.everything)
-    along = torch.linalg.vecdot(rows, rest).sum() - (sum(of_rows) * slope).sum()
-    return along / (rest.square().sum() - (sum(of_rest) * slope).sum())
+    total = torch.stack(list(cross)).sum(0)
+    seen = total[:, :-1] + total[:, -1:] * inputs.centre  # sum of D(y) (Q^T y)^T
+    along = along - (inputs.basis * seen).sum()
+    return (along - (total * inputs.rest.slope).sum()) / inputs.rest.square
+
+
+def _beside(
+    inputs: Design, fit: Float[Tensor, "d e"], gain: Float[Tensor, ""]
+) -> Float[Tensor, "d e"]:
+    """Coefficients that predict what D(y) is beside g y: those of `fit` less g Q Q^T."""
+    if inputs.basis is None:
+        return fit
+    known = torch.cat([inputs.basis, (inputs.basis @ inputs.centre)[:, None]], 1)
+    return fit - gain * known
 
 
 def _cross(inputs: Design, rows: Float[Tensor, "r d"]) -> list[Float[Tensor, "d e"]]:
