@@ -215,6 +215,20 @@ def test_a_lost_node_s_work_moves_and_a_new_node_takes_some_and_the_cube_is_the_
 
 
 @several_nodes
+def test_trials_and_analyses_go_to_the_nodes_that_hold_what_they_ask_for(head, tiny, tmp_path):
+    address, _, _, add = head
+    *_, special = add(num_cpus=2, resources={"big": 1, "fat": 1})
+    tiny |= {"axes": {"width": [64], "n_train": [8, 16]}, "analyses": ["generalization"]}
+    tiny |= {"resources": {"custom": {"big": 0.5}, "analysis_custom": {"fat": 0.5}}}
+    path, storage = write(tmp_path, tiny), tmp_path / "cluster"
+    with start("run", path, storage, address) as run, ended(run):
+        said, _ = run.communicate(timeout=900)
+    assert run.returncode == 0, said
+    assert {special} == workers(storage, "trial.json") == workers(storage, "log/*.json")
+    assert (cube_of(prepared(tiny, storage))["status"] == 2).all()
+
+
+@several_nodes
 def test_two_nodes_train_one_trial_together_to_the_weights_of_one_process(head, tiny, tmp_path):
     address, _, _, add = head
     add()  # the nodes before may be gone: one CPU each, so that a group of two needs two
