@@ -27,11 +27,10 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
-# Kills, tears and fills what a running sweep stands on. `make faults SEED=7 COUNT=60`
-SEED ?= 0
+# Kills, tears and fills what a running sweep stands on; prints its seed. `make faults SEED=7 COUNT=60`
 COUNT ?= 36
 faults: venv
-	$(BIN)/python -m tests.faults --seed $(SEED) --count $(COUNT)
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) --count $(COUNT)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -1,5 +1,8 @@
 """The boundary search: on surfaces that are known, over kills, and in what it leaves undone."""
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -73,6 +76,58 @@ def test_half_of_the_grid_locates_the_boundary_as_all_of_it_does():
     assert len(found.asked) <= len(shares) / 2
     assert held(found, threshold) == len(threshold)
     np.testing.assert_allclose(bracket(found), bracket(full))
+
+
+def test_on_digits_half_of_the_trials_locate_the_boundary_as_all_of_them_did():
+    """Counts of 512 samples, recorded from the whole grid of sweeps/boundary_digits.yaml."""
+    path = Path(__file__).parent / "boundary_digits.csv"
+    rows = [
+        {k: int(v) for k, v in row.items()}
+        for row in csv.DictReader(path.read_text().splitlines())
+    ]
+    axes = {a: sorted({row[a] for row in rows}) for a in ("width", "n_train", "seed")}
+    counts = {tuple(row[a] for a in axes): row["memorized"] for row in rows}
+
+    def asking(target):
+        raw = mapping(axes["n_train"], axes["width"], axes["seed"], target)
+        return parse({**raw, "sampler": {"samples": 512, "steps": 18}}, "x")
+
+    sweep = asking(1.0)
+    shares = {t: [counts[tuple(t[a] for a in axes)] / 512] for t in trials(sweep)}
+    full = Boundary(sweep, 2)
+    for trial, share in shares.items():
+        full.tell(trial, share)
+    known = full.fit()
+    found = replay(asking(1.1 * float(known.widths.max())), shares)
+    assert len(shares) == 100 and len(found.asked) <= 50
+    assert found.fit().widths.max() <= known.widths.max()
+    one, other = known.ends, found.fit().ends
+    assert (np.maximum(one[0], other[0]) < np.minimum(one[1], other[1])).all()  # they overlap
+
+
+def test_every_kimg_and_further_axis_has_a_boundary_of_its_own():
+    raw = mapping(HALF_OCTAVES[:9], [64, 96], [0], target=0.6, kimg="every")
+    raw |= {"kimg": [1, 2], "training": {"lr": 4e-3, "warmup_kimg": 1}}
+    raw["axes"]["training.batch"] = [64, 128]
+    sweep = parse(raw, "x")
+
+    def truth(trial, kimg):
+        return (
+            3 + np.log2(kimg) / 2 + np.log2(trial["width"] / 64) + (trial["training.batch"] == 128)
+        )
+
+    shares = {
+        t: [float(expit((truth(t, k) - np.log2(t["n_train"])) / 0.2)) for k in (1, 2)]
+        for t in trials(sweep)
+    }
+    found = replay(sweep, shares)
+    low, high = (ends.reshape(2, 2, 2) for ends in found.fit().ends)  # batch, kimg, width
+    assert (high - low).max() <= 0.6 and len(found.asked) < len(shares)
+    for trial in found.asked:
+        group, width = [64, 128].index(trial["training.batch"]), [64, 96].index(trial["width"])
+        for k, kimg in enumerate((1, 2)):
+            at = truth(trial, kimg)
+            assert low[group, k, width] <= at <= high[group, k, width]
 
 
 def test_intervals_from_chosen_trials_hold_the_boundary_as_often_as_they_say():

@@ -1,6 +1,7 @@
 """`make faults`: injects faults, prints the table, exits with 1 if any was not survived."""
 
 import argparse
+import random
 import shutil
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from tests.faults.suite import possible, suite
 def main() -> int:
     """The exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--count", type=int, default=36)
     parser.add_argument("--only", action="append", choices=list(FAULTS))
     parser.add_argument("--keep", action="store_true", help="leave the last scene's folder")
