@@ -6,9 +6,11 @@
 - *distillation*: the affine fit of one noise level in closed form (cross-fitted, with its errors)
   against the recipe of arXiv 2410.24060: Adam, batches of 256, 100 epochs, zero start, inputs by
   sqrt(d), a rate tuned here over a grid, on 10,000 images (its CIFAR-10 set; FFHQ's are more).
-  Ours sees 4,096 images twice; its design serves every denoiser of a training set, the fit is of
-  one. Seconds without the denoiser's evaluations, of which the recipe needs 122 times as many.
-  Residuals on inputs that neither has seen. At d = 3072 two epochs are timed and scaled.
+  Ours sees few images twice; its design serves every denoiser of a training set, the fit is of
+  one. Residuals on inputs that neither has seen: the ratio counts where ours is not the larger.
+  At d = 3072 two epochs are timed and scaled, and the recipe's residual is not known.
+  *With evaluations*: both with those of a DDPM++ of width 16 at the inputs that they see, seconds
+  per image as timed here; the recipe draws its noise anew for every step.
 """
 
 import argparse
@@ -21,10 +23,11 @@ import torch
 from analyses.affine import affine_fit, design, directions
 from analyses.moments import ROWS, Moments, scatter
 from analyses.oracles import EmpiricalDenoiser, GaussianDenoiser
+from trainables.architectures import build
 
 SHARE, FASTER = 0.7, 100.0
 SIGMA = 0.5
-EPOCHS, BATCH = 100, 256
+EPOCHS, BATCH, SEEN = 100, 256, 10**4
 RATES = (1e-2, 3e-2, 1e-1)
 
 
@@ -107,30 +110,15 @@ def recipe(y, out, epochs, rate):
     return weight.detach() / d**0.5, bias.detach()
 
 
-def distilled(d, images, draws, theirs_see, quick):
-    """Seconds (design, fit, recipe) and residuals of both ways at one noise level."""
-    denoise = bent(d)
-    x, fresh = smooth(images, d, seed=2), smooth(512, d, seed=3)
-    y = x + SIGMA * torch.randn(draws, images, d, dtype=torch.float64)
-    out = torch.stack([denoise(draw) for draw in y])
-    test = fresh + SIGMA * torch.randn(512, d, dtype=torch.float64)
-    truth = denoise(test)
-    law = Moments.of_covariance(torch.zeros(d).double(), _spectrum(d)) if d > 1024 else None
-    basis = directions(law, draws * images) if law else None
-
-    start = time.perf_counter()
-    inputs = design(y, images, basis)
-    middle = time.perf_counter()
-    fit = affine_fit(inputs, y, out)
-    ours = middle - start, time.perf_counter() - middle
-    error = (fit.weight(test) + fit.bias - truth).square().mean().sqrt()
-    x = smooth(theirs_see, d, seed=4)
-    y = x + SIGMA * torch.randn(1 if quick else 2, theirs_see, d, dtype=torch.float64)
+def adam(d, quick, denoise, test, truth):
+    """Seconds and residual of the recipe at its best rate; two epochs scaled where d is large."""
+    x = smooth(256 if quick else SEEN, d, seed=4)
+    y = x + SIGMA * torch.randn(2, len(x), d, dtype=torch.float64)
     yf, outf = y.float(), torch.stack([denoise(draw) for draw in y]).float()
     if d > 1024 or quick:
         start = time.perf_counter()
         recipe(yf, outf, 2, RATES[0])
-        return ours, float(error), (time.perf_counter() - start) * EPOCHS / 2, math.nan
+        return (time.perf_counter() - start) * EPOCHS / 2, math.nan
     found = []
     for rate in RATES:
         start = time.perf_counter()
@@ -139,7 +127,46 @@ def distilled(d, images, draws, theirs_see, quick):
         theirs = (test.float() @ weight.T + bias - truth).square().mean().sqrt()
         found.append((float(theirs), spent))
     theirs, spent = min(found)
-    return ours, float(error), spent, theirs
+    return spent, theirs
+
+
+def closed(d, images, denoise, test, truth):
+    """Seconds of design and fit, and the residual, of `images` images seen twice."""
+    x = smooth(images, d, seed=2)
+    y = x + SIGMA * torch.randn(2, images, d, dtype=torch.float64)
+    out = torch.stack([denoise(draw) for draw in y])
+    law = Moments.of_covariance(torch.zeros(d).double(), _spectrum(d)) if d > 1024 else None
+    basis = directions(law, 2 * images) if law else None
+    start = time.perf_counter()
+    inputs = design(y, images, basis)
+    middle = time.perf_counter()
+    fit = affine_fit(inputs, y, out)
+    spent = middle - start, time.perf_counter() - middle
+    return spent, float((fit.weight(test) + fit.bias - truth).square().mean().sqrt())
+
+
+def an_evaluation(d):
+    """Seconds of an image through a DDPM++ of width 16, in batches of 64."""
+    shape = {784: (1, 28, 28), 3072: (3, 32, 32)}.get(d, (1, 8, 8))
+    backbone = build("ddpmpp", 16, shape, attention=[]).eval()
+    x, noise = torch.randn(64, *shape), torch.zeros(64)
+    with torch.no_grad():
+        return seconds(lambda: backbone(x, noise), 2.0) / 64
+
+
+def distilled(d, sizes, quick):
+    """Rows of the second table: one per number of images."""
+    denoise = bent(d)
+    fresh = smooth(512, d, seed=3)
+    test = fresh + SIGMA * torch.randn(512, d, dtype=torch.float64)
+    truth = denoise(test)
+    theirs, other = adam(d, quick, denoise, test, truth)
+    each = an_evaluation(d)
+    for images in sizes:
+        (once, again), error = closed(d, images, denoise, test, truth)
+        ours, seen = once + again, 2 * images
+        whole = (theirs + EPOCHS * SEEN * each) / (ours + seen * each)
+        yield (d, seen, once, again, error, theirs, other, theirs / ours, whole)
 
 
 def main():
@@ -159,21 +186,26 @@ def main():
         )
     print(f"\ntarget {SHARE:.0%}: {'kept' if worst >= SHARE else 'MISSED'}\n")
     print(
-        "| d | design, s | fit, s | residual | recipe, s | residual | ratio |",
-        "|---|---|---|---|---|---|---|",
+        "| d | inputs | design, s | fit, s | residual | recipe, s | residual | ratio"
+        " | with evaluations |",
+        "|---|---|---|---|---|---|---|---|---|",
         sep="\n",
     )
-    least, sizes = math.inf, (128, 2, 256) if quick else (4096, 2, 10**4)
+    best = {}
     for d in (64,) if quick else (784, 3072):
-        (once, each), error, theirs, other = distilled(d, *sizes, quick)
-        least = min(least, theirs / (once + each))
-        scaled = " (scaled)" if math.isnan(other) else ""
-        print(
-            f"| {d} | {once:.2f} | {each:.2f} | {error:.4f} | {theirs:.0f}{scaled} | {other:.4f} |"
-            f" {theirs / (once + each):.0f} |",
-            flush=True,
-        )
-    print(f"\ntarget {FASTER:.0f} times: {'kept' if least >= FASTER else 'MISSED'}")
+        for row in distilled(d, (128,) if quick else (1024, 2048, 4096), quick):
+            _, seen, once, again, error, theirs, other, ratio, whole = row
+            if math.isnan(other):  # then the row of the most inputs counts
+                best[d] = ratio
+            elif error <= other:
+                best[d] = max(best.get(d, 0.0), ratio)
+            print(
+                f"| {d} | {seen} | {once:.2f} | {again:.2f} | {error:.4f} | {theirs:.0f} |"
+                f" {other:.4f} | {ratio:.0f} | {whole:.0f} |",
+                flush=True,
+            )
+    kept = all(ratio >= FASTER for ratio in best.values())
+    print(f"\ntarget {FASTER:.0f} times: {'kept' if kept else 'MISSED'} {best}")
 
 
 if __name__ == "__main__":
