@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -217,7 +218,12 @@ class Persistent:
 
     def __reduce__(self):
         util, persistence = sys.modules["dnnlib.util"], sys.modules["torch_utils.persistence"]
-        meta = {"type": "class", "version": 6, "module_src": "import os", "class_name": self.kind}
+        meta = {
+            "type": "class",
+            "version": 6,
+            "module_src": "raise SystemExit('run')",
+            "class_name": self.kind,
+        }
         return persistence._reconstruct_persistent_obj, (util.EasyDict(meta, state=self.state),)
 
 
@@ -250,6 +256,34 @@ def _format_modules():
             del sys.modules[name]
 
 
+HOOKS = (
+    "_backward_hooks", "_forward_hooks", "_forward_pre_hooks", "_state_dict_hooks",
+    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+)  # fmt: skip
+
+
+def _state(own, buffers, parts, arguments):
+    """What a module holds: torch's own, and numbers of numpy where the format computes with it."""
+    return {
+        "training": False,
+        "_parameters": OrderedDict({"bias": None, **own}),
+        "_buffers": OrderedDict({"resample_filter": None, **buffers}),
+        "_non_persistent_buffers_set": set(),
+        "_is_full_backward_hook": None,
+        **{hooks: OrderedDict() for hooks in HOOKS},
+        "_modules": parts,
+        "_init_args": (),
+        "_init_kwargs": arguments,
+        "skip_scale": np.sqrt(0.5),
+        "adaptive_scale": np.bool_(False),
+        "num_heads": np.int64(1),
+        "init": {"init_mode": "xavier_uniform", "init_weight": np.sqrt(np.float32(0.2))},
+        "dtype": torch.float32,
+        "device": torch.device("cpu"),
+        "resolution": torch.Size((16, 16)),
+    }
+
+
 def _module(tensors, arguments=None, kind="", *, container=None):
     """A module's state out of tensors by dotted name."""
     parts, own, buffers = OrderedDict(), OrderedDict(), OrderedDict()
@@ -274,14 +308,11 @@ def _module(tensors, arguments=None, kind="", *, container=None):
         module = container()
         module.__dict__["_modules"] = made
         return module
-    state = {"training": False, "_parameters": own, "_buffers": buffers, "_modules": made}
-    state |= {"_non_persistent_buffers_set": set(), "_backward_hooks": OrderedDict()}
-    if arguments is not None:
-        state |= {"_init_args": (), "_init_kwargs": arguments}
-    return Persistent(kind, state)
+    arguments = {"skip_scale": np.sqrt(0.5)} if arguments is None else arguments
+    return Persistent(kind, _state(own, buffers, made, arguments))
 
 
-def pickled(network, precondition, told, *, dtype=torch.float32, change=None):
+def pickled(network, precondition, told, *, dtype=torch.float32, change=None, protocol=4):
     """The bytes of a network's file; `change` may replace its tensors by name."""
     tensors = {name: w.to(dtype) for name, w in network.weights.items()}
     if change is not None:
@@ -294,4 +325,5 @@ def pickled(network, precondition, told, *, dtype=torch.float32, change=None):
             class_name="training.dataset.ImageFolderDataset"
         )
         content = {"ema": outer, "loss_fn": Persistent("EDMLoss", {"sigma_data": 0.5})}
-        return pickle.dumps({**content, "augment_pipe": None, "dataset_kwargs": options})
+        content |= {"augment_pipe": None, "dataset_kwargs": options}
+        return pickle.dumps(content, protocol)

@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -87,6 +88,39 @@ def test_every_preconditioning_is_that_of_its_equations(tmp_path, precondition):
     network, y, expected = made("ddpmpp", precondition)
     found = load(on_disk(tmp_path, pickled(network, precondition, OUTER)), CPU)
     torch.testing.assert_close(found.denoise(y, 0.7), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("protocol", "old"), [(2, True), (3, True), (2, False), (4, False)])
+def test_numbers_of_either_numpy_are_read_in_every_protocol(tmp_path, protocol, old):
+    network, y, expected = made("ddpmpp")
+    data = pickled(network, "EDMPrecond", OUTER, protocol=protocol)
+    new = b"numpy._core.multiarray"
+    assert new in data
+    if old:  # below protocol 4 a name is a line of its own
+        data = data.replace(new, b"numpy.core.multiarray")
+    source = on_disk(tmp_path, data)
+    torch.testing.assert_close(load(source, CPU).denoise(y, 0.7), expected, rtol=1e-4, atol=1e-4)
+    inner = read(source)["ema"].part("model")
+    assert inner.part("map_layer0").arguments == {"skip_scale": math.sqrt(0.5)}
+    assert inner.state["init"]["init_weight"] == float(np.sqrt(np.float32(0.2)))
+    assert type(inner.state["adaptive_scale"]) is bool and type(inner.state["num_heads"]) is int
+
+
+@pytest.mark.parametrize(
+    ("dtype", "data", "message"),
+    [
+        ("f8", bytes(7), "a number of type f8 with 7 bytes"),
+        ("f8", "x" * 8, "without a plain type or without bytes"),
+        ("O8", bytes(8), "'O8' instead of numbers"),
+        ("M8", bytes(8), "'M8' instead of numbers"),
+        (None, bytes(8), "without a plain type or without bytes"),
+    ],
+)
+def test_what_is_no_plain_number_of_numpy_is_refused(tmp_path, dtype, data, message):
+    kind = None if dtype is None else Hostile(np.dtype, dtype)
+    source = on_disk(tmp_path, pickle.dumps(Hostile(np.float64(0).__reduce__()[0], kind, data)))
+    with pytest.raises(ValueError, match=f"refused pickle: .*{message}"):
+        read(source)
 
 
 def test_half_precision_weights_are_read_in_single(tmp_path):
