@@ -196,8 +196,13 @@ def device_of(job: Job) -> torch.device:
     return torch.device("cuda" if job.sweep.resources.gpus_per_analysis else "cpu")
 
 
-def load_denoiser(job: Job, cell: Cell, weights: str = "ema") -> Callable[..., torch.Tensor]:
+def load_denoiser(
+    job: Job, cell: Cell, weights: str = "ema", device: torch.device | None = None
+) -> Callable[..., torch.Tensor]:
     """A stored snapshot as a denoiser of flat float64 points.
+
+    Args:
+        device: where it is evaluated; None: where the sweep's analyses are.
 
     Raises:
         ValueError: the snapshot is missing, torn, or of another training than the one asked for.
@@ -212,7 +217,7 @@ def load_denoiser(job: Job, cell: Cell, weights: str = "ema") -> Callable[..., t
             f" {header.get('fingerprint')!r}, wanted {job.prints['snapshot']!r};"
             " delete it to train again"
         )
-    device = device_of(job)
+    device = device_of(job) if device is None else device
     module = job.denoiser(cell.trial, device).eval()
     prefix = f"{weights}."
     module.load_state_dict(

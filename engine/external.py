@@ -122,9 +122,14 @@ def place(device: str) -> torch.device:
     Raises:
         SpecError: it is not there.
     """
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+    here = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    try:
+        found = torch.device(device)
+    except RuntimeError:  # no device at all
+        found = None
+    if found is None or (found.index or 0) >= here.get(found.type, 0):
         raise SpecError(f"--device {device}: not on this machine; wanted cpu, or cuda with a GPU")
-    return torch.device(device)
+    return found
 
 
 def models(sources: Sequence[str], device: torch.device) -> list[Model]:
@@ -171,7 +176,7 @@ def _snapshot(source: str, device: torch.device) -> pretrained.Pretrained:
         raise ValueError(f"{source}: not a snapshot of the sweep in {folder}")
     if job.config(cell.trial).labels != "none":
         raise ValueError(f"{source}: the denoiser is told labels, which images here have not")
-    flat, shape = load_denoiser(job, cell), job.facts.data.shape
+    flat, shape = load_denoiser(job, cell, device=device), job.facts.data.shape
 
     def denoise(y: torch.Tensor, sigma: float) -> torch.Tensor:
         return flat(y.flatten(1), sigma).view(len(y), *shape)
