@@ -58,7 +58,7 @@ def analyse(
         ELSEWHERE: the place failed, to be tried again elsewhere.
     """
     use_threads(job)
-    SHARED.max_bytes = max(SHARED.max_bytes, memory_here() // SHARE)
+    settle()
     receipts = {}
     results, meter = _measure(job, data, at, names, () if last else ELSEWHERE)
     for name in names:
@@ -75,6 +75,16 @@ def analyse(
         "errors": {n: e["error"] for n, e in meter.errors.items()},
         "seconds": sum(meter.seconds.values()),
     }
+
+
+def settle() -> None:
+    """This process as analyses want it: room for what cells share, and float32 in full.
+
+    Left to itself cuDNN rounds what convolutions multiply to TF32's 10 bits.
+    """
+    SHARED.max_bytes = max(SHARED.max_bytes, memory_here() // SHARE)
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 class Meter:

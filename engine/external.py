@@ -24,6 +24,7 @@ from engine.analyse import (
     flattened,
     from_piece,
     load_denoiser,
+    settle,
     to_piece,
 )
 from engine.files import split
@@ -211,6 +212,7 @@ def analyse_models(
     }
     shape, sigmas = _shape(found, data), _levels(asked, found)
     torch.set_num_threads(asked.numerics.threads)
+    settle()
     subset = _subset(asked, data, sigmas)
     work = Work(
         Store(*split(out)),

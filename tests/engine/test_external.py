@@ -1,6 +1,7 @@
 """`diffphase analyse`: models beside one training set, with the numbers that a sweep gives."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,10 @@ import torch
 import xarray as xr
 from typer.testing import CliRunner
 
+import analyses.subset
+import engine.analyse
+from analyses.cache import SHARED
+from analyses.moments import Moments
 from engine.cli import app
 from engine.external import analyse_models, examination, models
 from engine.run import record_run
@@ -123,6 +128,65 @@ def test_a_model_that_fails_is_said_and_the_others_stand(user_code, tmp_path):
 def test_outputs_of_another_shape_are_a_failure_that_names_them(user_code, tmp_path):
     status, _, said = measured(["users_denoisers:flat"], tmp_path / "o")
     assert status == 1 and any("wanted images" in line for line in said)
+
+
+def test_a_snapshot_is_evaluated_where_it_is_asked_for_whatever_its_sweep_reserved(
+    sweep, tmp_path
+):
+    shutil.copytree(sweep[1], tmp_path / "tiny")
+    record = json.loads((tmp_path / "tiny" / "sweep.json").read_text())
+    record["sweep"]["resources"]["gpus_per_analysis"] = 1
+    (tmp_path / "tiny" / "sweep.json").write_text(json.dumps(record))
+    y = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    outs = []
+    for folder in (sweep[1], tmp_path / "tiny"):
+        source = next(folder.rglob("kimg=1.safetensors"))
+        (model,) = models([str(source)], CPU)
+        outs.append(model.found.denoise(y, 0.5))
+    assert torch.equal(*outs)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "gpu", ""])
+def test_a_device_that_is_not_there_is_bad_input(user_code, tmp_path, device):
+    arguments = ["analyse", "--denoiser", "users_denoisers:half", "--data", DATA]
+    arguments += ["--device", device, "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, SpecError)
+    assert "not on this machine; wanted cpu" in str(done.exception)
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_depends_on_the_points_alone_is_found_once_even_where_nothing_is_cached(
+    user_code, tmp_path, monkeypatch
+):
+    counted, of_points, digested = [], Moments.of_points, analyses.subset.digest
+    SHARED.clear()
+    monkeypatch.setattr(SHARED, "max_bytes", 0)
+    monkeypatch.setattr(engine.analyse, "memory_here", lambda: 0)
+    monkeypatch.setattr(
+        Moments, "of_points", lambda points: counted.append("moments") or of_points(points)
+    )
+    monkeypatch.setattr(
+        analyses.subset, "digest", lambda points: counted.append("digest") or digested(points)
+    )
+    settings = [s for s in SETTINGS if not s.startswith(("analyses", "sigmas"))]
+    settings += ["analyses=[linearity, gaussian]", "sigmas=[0.2, 0.5, 1, 2]"]
+    measured(["a=users_denoisers:half"], tmp_path / "o", settings)
+    assert counted.count("moments") == 1
+    counted.clear()
+    measured([f"{name}=users_denoisers:half" for name in "ab"], tmp_path / "o", settings)
+    assert counted == ["digest", "digest", "moments"]  # of the training points, the held-out ones
+
+
+def test_the_process_keeps_a_share_of_the_machine_and_computes_float32_in_full(
+    user_code, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(SHARED, "max_bytes", 1)
+    monkeypatch.setattr(engine.analyse, "memory_here", lambda: 2**34)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    measured(["users_denoisers:half"], tmp_path / "o", [*SETTINGS[:-1], "analyses=[linearity]"])
+    assert SHARED.max_bytes == 2**30
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize(
