@@ -312,14 +312,20 @@ def _module(tensors, arguments=None, kind="", *, container=None):
     return Persistent(kind, _state(own, buffers, made, arguments))
 
 
-def pickled(network, precondition, told, *, dtype=torch.float32, change=None, protocol=4):
-    """The bytes of a network's file; `change` may replace its tensors by name."""
+def pickled(
+    network, precondition, told, *, dtype=torch.float32, change=None, protocol=4, held=None
+):
+    """The bytes of a network's file.
+
+    `change` may replace its tensors by name, `held` are attributes of the preconditioned network.
+    """
     tensors = {name: w.to(dtype) for name, w in network.weights.items()}
     if change is not None:
         tensors = change(tensors)
     inner = _module(tensors, network.arguments, network.kind)
     outer = _module({}, told, precondition)
     outer.state["_modules"]["model"] = inner
+    outer.state |= held or {}
     with _format_modules():
         options = sys.modules["dnnlib.util"].EasyDict(
             class_name="training.dataset.ImageFolderDataset"
