@@ -65,9 +65,7 @@ class Examination(Strict):
     split: Literal["a", "b"] = "a"
     sigmas: Annotated[tuple[float, ...], BeforeValidator(sigmas_of)] | None = None
     """Noise levels; None: those of the EDM grid of 10 that every model knows."""
-    analyses: Annotated[dict[str, dict], BeforeValidator(analyses_of)] = Field(
-        default_factory=lambda: analyses_of(DEFAULT_ANALYSES)
-    )
+    analyses: Annotated[dict[str, dict], BeforeValidator(analyses_of)]
     sampler: Sampler = Sampler()
     numerics: Numerics = Numerics()
 
@@ -109,7 +107,7 @@ def examination(data: str, overrides: Sequence[str]) -> Examination:
     Raises:
         SpecError: unknown key, value out of range.
     """
-    raw: dict[str, Any] = {"data": {}}
+    raw: dict[str, Any] = {"data": {}, "analyses": dict.fromkeys(DEFAULT_ANALYSES)}
     for each in (f"data={data}", *overrides):
         raw = override(raw, each)
     if isinstance(raw["data"], str):

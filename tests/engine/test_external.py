@@ -7,17 +7,26 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from typer.testing import CliRunner
 
 import analyses.subset
 import engine.analyse
+from analyses import linearity, memorization
 from analyses.cache import SHARED
 from analyses.moments import Moments
+from analyses.sampler import Sampler
+from analyses.specimen import Specimen, Subset
 from engine.cli import app
 from engine.external import analyse_models, examination, models
+from engine.moments import pool_moments
 from engine.run import record_run
 from engine.spec import SpecError
 from tests.engine.helpers import TINY, compute, cube_of, prepared
+from tests.trainables.edm_network import pickled, tiny
+from trainables import pretrained
+from trainables.datasets.data import load
+from trainables.streams import stream
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -169,8 +178,7 @@ def test_what_depends_on_the_points_alone_is_found_once_even_where_nothing_is_ca
     monkeypatch.setattr(
         analyses.subset, "digest", lambda points: counted.append("digest") or digested(points)
     )
-    settings = [s for s in SETTINGS if not s.startswith(("analyses", "sigmas"))]
-    settings += ["analyses=[linearity, gaussian]", "sigmas=[0.2, 0.5, 1, 2]"]
+    settings = [*SETTINGS[:-1], "analyses=[linearity]"]
     measured(["a=users_denoisers:half"], tmp_path / "o", settings)
     assert counted.count("moments") == 1
     counted.clear()
@@ -206,6 +214,118 @@ def test_bad_input_is_refused_before_anything_is_measured(
     with pytest.raises(SpecError, match=message):
         measured(sources, tmp_path / "o", settings)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture
+def side_by_side(user_code, tmp_path):
+    """A folder of diffusers, a network file of EDM and a callable, of images of 8 x 8."""
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(4, 8),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+    DDPMPipeline(network, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
+    outer = {"img_resolution": 8, "img_channels": 1}
+    (tmp_path / "edm.pkl").write_bytes(pickled(tiny(), "VPPrecond", outer))
+    return {
+        "ddpm": str(tmp_path / "ddpm"),
+        "edm": str(tmp_path / "edm.pkl"),
+        "half": "users_denoisers:half",
+    }
+
+
+FEW = [
+    "n_train=8", "sigmas=[0.2, 1]", "sampler.samples=8", "sampler.steps=3",
+    "analyses={linearity: {}, memorization: {flips: true}, jacobian: {points: 2, probes: 2}}",
+]  # fmt: skip
+
+
+def test_every_format_has_the_numbers_of_its_denoiser(side_by_side, tmp_path):
+    sources = [f"{name}={source}" for name, source in side_by_side.items()]
+    status, cube, said = measured(sources, tmp_path / "o", FEW)
+    assert status == 0, said
+    assert (cube.piece_status == 2).all()
+    assert list(cube.model.values) == list(side_by_side)
+    assert [json.loads(about)["format"] for about in cube.about.values] == [
+        "diffusers", "edm", "function",
+    ]  # fmt: skip
+    data = load("digits", n_heldout=32)
+    subset = Subset.of_images(
+        data.subset(8), data.heldout, pool_moments(data), (0.2, 1.0), stream, Sampler(8, 3)
+    )
+    for name, source in side_by_side.items():
+        loaded = pretrained.load(source, CPU)
+
+        def flat(y, sigma, loaded=loaded):
+            known = min(max(sigma, loaded.sigma_min), loaded.sigma_max)
+            return loaded.denoise(y.float().view(-1, 1, 8, 8), known).flatten(1).double()
+
+        specimen = Specimen.of(subset, flat)
+        own = cube.sel(model=name)
+        for expected in (linearity.measure(specimen), memorization.measure(specimen, flips=True)):
+            for variable, values in expected.data_vars.items():
+                found = own[variable].squeeze(drop=True).transpose(*values.dims)
+                np.testing.assert_array_equal(found, values, err_msg=f"{name} {variable}")
+        assert own.jacobian_trace.notnull().all()
+        assert own.jacobian_rank_gaussian.notnull().all()
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "message"),
+    [
+        (DATA, ["sigmas=[0.001]"], r"sigmas: the models know noise levels from 0\.01 to 152"),
+        (DATA, ["sigmas=[1, 200]"], r"to 152\.\d, got 200"),
+        (
+            "{name: digits, resolution: 4}",
+            [],
+            r"ddpm: its images are \(1, 8, 8\), those of .* 4, 4",
+        ),
+    ],
+)
+def test_models_that_do_not_know_the_levels_or_the_images_are_refused(
+    side_by_side, tmp_path, data, more, message
+):
+    with pytest.raises(SpecError, match=message):
+        measured(side_by_side.values(), tmp_path / "o", more, data)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_option_of_one_analysis_leaves_the_others_in_place():
+    asked = examination("digits", ["analyses.memorization.flips=true"])
+    assert asked.analyses == {
+        "linearity": {}, "linear_fit": {}, "gaussian": {}, "memorization": {"flips": True},
+        "generalization": {},
+    }  # fmt: skip
+    assert examination("digits", ["analyses=[lid]"]).analyses == {"lid": {}}
+
+
+def test_the_cube_says_what_the_audit_of_the_data_found(user_code, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (40, 4, 4), dtype=np.uint8)
+    images[:, 0, 0] = 7
+    images[1] = images[0]
+    np.save(tmp_path / "train.npy", images)
+    np.save(tmp_path / "test.npy", images[2:9])
+    files = {"path": str(tmp_path / "train.npy"), "test_path": str(tmp_path / "test.npy")}
+    _, cube, _ = measured(
+        ["users_denoisers:half"],
+        tmp_path / "o",
+        ["n_train=8", "sigmas=[1]", "analyses=[linearity]"],
+        json.dumps({"name": "files", "n_heldout": 5, **files}),
+    )
+    data = load("files", n_heldout=5, **files)
+    assert (cube.n_leaked, cube.n_duplicates, cube.n_constant_pixels) == (
+        data.n_leaked, data.n_duplicates, data.n_constant_pixels,
+    )  # fmt: skip
+    assert cube.n_leaked == 5 and cube.n_constant_pixels == 1
+    assert cube.n_near_duplicates == data.near.n_near_duplicates
+    assert cube.n_near_leaked == data.near.n_near_leaked and cube.near_threshold == 0.95
 
 
 def test_the_command_takes_names_and_settings(user_code, tmp_path):

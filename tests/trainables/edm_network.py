@@ -207,6 +207,15 @@ class Network:
         return F.conv2d(h, kernel.expand(outputs, 1, -1, -1), stride=2, groups=outputs)
 
 
+def tiny(**more):
+    """A network of few weights, of images of 8 x 8 with one channel."""
+    told = {"img_resolution": 8, "in_channels": 1, "out_channels": 1, "model_channels": 4}
+    told |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+    network = Network("SongUNet", told | more)
+    network(torch.zeros(1, 1, 8, 8, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    return network
+
+
 # The file ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from analyses.differential import jvp
 from trainables.pretrained import format_of, load
 from trainables.pretrained.diffusers import DDPM
 
@@ -157,6 +158,18 @@ def test_a_network_for_any_size_is_of_the_size_that_its_configuration_is_given(p
     found = load(str(pipeline), CPU)
     assert found.shape == (1, 16, 8)
     assert found.denoise(torch.zeros(2, 1, 16, 8), 1.0).shape == (2, 1, 16, 8)
+
+
+def test_the_forward_derivative_of_a_network_with_attention_is_its_slope(pipeline):
+    denoise = load(str(pipeline), CPU).denoise
+    generator = torch.Generator().manual_seed(1)
+    y, v = (torch.randn(2, 1, 8, 8, generator=generator) for _ in range(2))
+    _, along = jvp(
+        lambda y, s: denoise(y.view(2, 1, 8, 8), s).flatten(1), y.flatten(1), v.flatten(1), 3.0
+    )
+    slope = (denoise(y + 2e-3 * v, 3.0) - denoise(y - 2e-3 * v, 3.0)) / 4e-3
+    assert (slope - v).norm() > 0.01 * v.norm()
+    torch.testing.assert_close(along.view_as(v), slope.double(), rtol=0, atol=5e-3)
 
 
 def test_weights_that_are_missing_are_not_drawn_at_random(pipeline):

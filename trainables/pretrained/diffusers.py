@@ -228,6 +228,9 @@ def _network(folder: Path, device: torch.device) -> torch.nn.Module:
     if wrong:  # the library would leave them random
         raise ValueError(f"{folder}: no weights or no place for {', '.join(sorted(wrong)[:5])}")
     network = network.to(device).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.register_forward_pre_hook(_contiguous)
 
     class Whole(torch.nn.Module):
         """The network without its wrapping of outputs, in its own precision."""
@@ -239,3 +242,8 @@ def _network(folder: Path, device: torch.device) -> torch.nn.Module:
     whole = Whole()
     whole.network = network
     return whole
+
+
+def _contiguous(norm: torch.nn.GroupNorm, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """The forward derivative of a norm, unlike the norm, cannot read what attention leaves."""
+    return (inputs[0].contiguous(),)
