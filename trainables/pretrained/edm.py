@@ -106,9 +106,9 @@ def _built(source: Path, whole: Recorded, device: torch.device) -> Pretrained:
     _check(told, whole.state)
     network = whole.part("model")
     name, options = _options(network)
-    if 2 * _least(options) > source.stat().st_size:
-        raise ValueError("its network would have more weights than the file")
     size, channels = int(told["img_resolution"]), int(told["img_channels"])
+    if 2 * _least(channels, options) > source.stat().st_size:
+        raise ValueError("its network would have more weights than the file")
     backbone = architectures.build(name, options.pop("width"), (channels, size, size), **options)
     _fill(backbone, dict(tensors(network)), turned=name == "adm")
     n_params = architectures.n_params(backbone)
@@ -175,13 +175,14 @@ def _options(network: Recorded) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _least(options: Mapping[str, Any]) -> int:
+def _least(channels: int, options: Mapping[str, Any]) -> int:
     """Weights that a network has at least: known before any memory is taken for them."""
     width = options["width"]
     features = options.get("mult_noise", 1) * width
     embedding = options["mult_emb"] * width
     blocks = sum(2 * options["blocks"] * 9 * (m * width) ** 2 for m in options["mult"])
-    return blocks + embedding * (embedding + features) + features * options["augment_dim"]
+    told = embedding * (embedding + features) + features * options["augment_dim"]
+    return blocks + told + 9 * channels * width
 
 
 @torch.no_grad()
