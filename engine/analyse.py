@@ -4,7 +4,8 @@ Knows the store but not Ray; `engine.fanout` runs it as remote tasks.
 """
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,9 @@ def analyse(
         ELSEWHERE: the place failed, to be tried again elsewhere.
     """
     use_threads(job)
-    settle()
     receipts = {}
-    results, meter = _measure(job, data, at, names, () if last else ELSEWHERE)
+    with settled():
+        results, meter = _measure(job, data, at, names, () if last else ELSEWHERE)
     for name in names:
         print_ = job.piece_print(at, name)
         receipts[name] = {"seconds": meter.seconds.get(name, 0.0), "fingerprint": print_}
@@ -77,14 +78,23 @@ def analyse(
     }
 
 
-def settle() -> None:
+@contextmanager
+def settled() -> Iterator[None]:
     """This process as analyses want it: room for what cells share, and float32 in full.
 
-    Left to itself cuDNN rounds what convolutions multiply to TF32's 10 bits.
+    Left to itself cuDNN rounds what convolutions multiply to TF32's 10 bits. A training that
+    comes after in the same process finds it as it was.
     """
     SHARED.max_bytes = max(SHARED.max_bytes, memory_here() // SHARE)
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
 
 
 class Meter:

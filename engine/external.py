@@ -24,7 +24,7 @@ from engine.analyse import (
     flattened,
     from_piece,
     load_denoiser,
-    settle,
+    settled,
     to_piece,
 )
 from engine.files import split
@@ -210,7 +210,6 @@ def analyse_models(
     }
     shape, sigmas = _shape(found, data), _levels(asked, found)
     torch.set_num_threads(asked.numerics.threads)
-    settle()
     subset = _subset(asked, data, sigmas)
     work = Work(
         Store(*split(out)),
@@ -220,7 +219,7 @@ def analyse_models(
         clock_of(device),
     )
     dtype = getattr(torch, asked.numerics.precision)
-    with work.store.files.lock():
+    with settled(), work.store.files.lock():
         parts = {"": work.do("oracles", "", lambda some, call: reference_all(subset, some, call))}
         for model in found:
             denoise = model.flat(shape, dtype, device)

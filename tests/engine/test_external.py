@@ -19,10 +19,11 @@ from analyses.sampler import Sampler
 from analyses.specimen import Specimen, Subset
 from engine.cli import app
 from engine.external import analyse_models, examination, models
+from engine.grid import cells
 from engine.moments import pool_moments
 from engine.run import record_run
 from engine.spec import SpecError
-from tests.engine.helpers import TINY, compute, cube_of, prepared
+from tests.engine.helpers import TINY, compute, cube_of, job_of, prepared
 from tests.trainables.edm_network import pickled, tiny
 from trainables import pretrained
 from trainables.datasets.data import load
@@ -51,6 +52,11 @@ def broken(y, sigma):
 
 def flat(y, sigma):
     return y.flatten(1)
+
+def full(y, sigma):
+    from torch import backends
+    assert not backends.cudnn.allow_tf32 and not backends.cuda.matmul.allow_tf32
+    return y / 2
 """
 
 
@@ -186,15 +192,44 @@ def test_what_depends_on_the_points_alone_is_found_once_even_where_nothing_is_ca
     assert counted == ["digest", "digest", "moments"]  # of the training points, the held-out ones
 
 
+@pytest.fixture
+def rounding():
+    """A process in which convolutions and products may round to TF32."""
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = True
+    yield places
+    for place, allowed in zip(places, before, strict=True):
+        place.allow_tf32 = allowed
+
+
 def test_the_process_keeps_a_share_of_the_machine_and_computes_float32_in_full(
-    user_code, tmp_path, monkeypatch
+    user_code, tmp_path, monkeypatch, rounding
 ):
     monkeypatch.setattr(SHARED, "max_bytes", 1)
     monkeypatch.setattr(engine.analyse, "memory_here", lambda: 2**34)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    measured(["users_denoisers:half"], tmp_path / "o", [*SETTINGS[:-1], "analyses=[linearity]"])
+    settings = [*SETTINGS[:-1], "analyses=[linearity]"]
+    status, _, said = measured(["users_denoisers:full"], tmp_path / "o", settings)
+    assert status == 0, said
     assert SHARED.max_bytes == 2**30
-    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert all(place.allow_tf32 for place in rounding)
+
+
+def test_the_analyses_of_a_sweep_compute_float32_in_full_and_its_trainings_as_they_did(
+    sweep, rounding
+):
+    ready, _ = sweep
+    seen = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: seen.append([place.allow_tf32 for place in rounding])
+    )
+    with hook:
+        data = load("digits", n_heldout=32)
+        cell = next(cells(ready.sweep))
+        engine.analyse.analyse(job_of(ready), data, cell, "snapshot", ["linearity"])
+    assert seen and not any(map(any, seen))
+    assert all(place.allow_tf32 for place in rounding)
 
 
 @pytest.mark.parametrize(
