@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
 from hashlib import blake2b
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from jaxtyping import Shaped
@@ -43,7 +44,10 @@ def size_of(value: object) -> int:
 
 
 class Cache:
-    """Least-recently-used values, at most `max_bytes` of tensors; a larger one is never kept."""
+    """Least-recently-used values, at most `max_bytes` of tensors; a larger one is never kept.
+
+    What somebody else holds costs nothing more: it is shared for as long as they do.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         if max_bytes < 0:
@@ -51,6 +55,7 @@ class Cache:
         self.max_bytes = max_bytes
         self.n_bytes = 0
         self._values: OrderedDict[Hashable, object] = OrderedDict()
+        self._alive: WeakValueDictionary[Hashable, object] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._values)
@@ -58,19 +63,20 @@ class Cache:
     def clear(self) -> None:
         """Forget everything."""
         self._values.clear()
+        self._alive.clear()
         self.n_bytes = 0
 
     def get(
         self, key: Hashable, build: Callable[[], T], enough: Callable[[T], bool] | None = None
     ) -> T:
         """The value under `key`, built if absent or not `enough`; callers must not edit it."""
-        held = self._values.get(key)
-        if held is not None and (enough is None or enough(held)):
-            self._values.move_to_end(key)
-            return held
-        value = build()
+        value = self._values.get(key, self._alive.get(key))
+        if value is None or not (enough is None or enough(value)):
+            value = build()
         # Dropped only now: `build` itself may have filled the cache.
         self._drop(key)
+        if isinstance(value, Tensor) or is_dataclass(value):
+            self._alive[key] = value
         if size_of(value) <= self.max_bytes:
             self._values[key] = value
             self.n_bytes += size_of(value)

@@ -39,6 +39,8 @@ from analyses.specimen import Specimen, Subset
 __all__ = ["ANALYSES", "Analysis", "lookup", "measure_all", "options_of", "reference_all"]
 
 Options = Mapping[str, Mapping[str, Any]]
+OF_POINTS = ("key", "moments")
+"""What a subject finds out about its points alone, at whichever noise level it is first wanted."""
 
 
 def no_rows(size: Size, **options: object) -> Rows:
@@ -206,6 +208,8 @@ def _run(
                 del levels[name]
             else:
                 levels[name].append(found)
+        # Not left to the cache: at d = 12,288 a basis may be more than it keeps.
+        vars(subject).update({name: vars(one)[name] for name in OF_POINTS if name in vars(one)})
     whole = {
         name: call(name, function, subject, **options[name])
         for name, function in functions.items()

@@ -4,7 +4,8 @@ Knows the store but not Ray; `engine.fanout` runs it as remote tasks.
 """
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,9 @@ def analyse(
         ELSEWHERE: the place failed, to be tried again elsewhere.
     """
     use_threads(job)
-    SHARED.max_bytes = max(SHARED.max_bytes, memory_here() // SHARE)
     receipts = {}
-    results, meter = _measure(job, data, at, names, () if last else ELSEWHERE)
+    with settled():
+        results, meter = _measure(job, data, at, names, () if last else ELSEWHERE)
     for name in names:
         print_ = job.piece_print(at, name)
         receipts[name] = {"seconds": meter.seconds.get(name, 0.0), "fingerprint": print_}
@@ -75,6 +76,25 @@ def analyse(
         "errors": {n: e["error"] for n, e in meter.errors.items()},
         "seconds": sum(meter.seconds.values()),
     }
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """This process as analyses want it: room for what cells share, and float32 in full.
+
+    Left to itself cuDNN rounds what convolutions multiply to TF32's 10 bits. A training that
+    comes after in the same process finds it as it was.
+    """
+    SHARED.max_bytes = max(SHARED.max_bytes, memory_here() // SHARE)
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
 
 
 class Meter:
@@ -196,8 +216,13 @@ def device_of(job: Job) -> torch.device:
     return torch.device("cuda" if job.sweep.resources.gpus_per_analysis else "cpu")
 
 
-def load_denoiser(job: Job, cell: Cell, weights: str = "ema") -> Callable[..., torch.Tensor]:
+def load_denoiser(
+    job: Job, cell: Cell, weights: str = "ema", device: torch.device | None = None
+) -> Callable[..., torch.Tensor]:
     """A stored snapshot as a denoiser of flat float64 points.
+
+    Args:
+        device: where it is evaluated; None: where the sweep's analyses are.
 
     Raises:
         ValueError: the snapshot is missing, torn, or of another training than the one asked for.
@@ -212,7 +237,7 @@ def load_denoiser(job: Job, cell: Cell, weights: str = "ema") -> Callable[..., t
             f" {header.get('fingerprint')!r}, wanted {job.prints['snapshot']!r};"
             " delete it to train again"
         )
-    device = device_of(job)
+    device = device_of(job) if device is None else device
     module = job.denoiser(cell.trial, device).eval()
     prefix = f"{weights}."
     module.load_state_dict(

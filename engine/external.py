@@ -24,6 +24,7 @@ from engine.analyse import (
     flattened,
     from_piece,
     load_denoiser,
+    settled,
     to_piece,
 )
 from engine.files import split
@@ -64,9 +65,7 @@ class Examination(Strict):
     split: Literal["a", "b"] = "a"
     sigmas: Annotated[tuple[float, ...], BeforeValidator(sigmas_of)] | None = None
     """Noise levels; None: those of the EDM grid of 10 that every model knows."""
-    analyses: Annotated[dict[str, dict], BeforeValidator(analyses_of)] = Field(
-        default_factory=lambda: analyses_of(DEFAULT_ANALYSES)
-    )
+    analyses: Annotated[dict[str, dict], BeforeValidator(analyses_of)]
     sampler: Sampler = Sampler()
     numerics: Numerics = Numerics()
 
@@ -108,7 +107,7 @@ def examination(data: str, overrides: Sequence[str]) -> Examination:
     Raises:
         SpecError: unknown key, value out of range.
     """
-    raw: dict[str, Any] = {"data": {}}
+    raw: dict[str, Any] = {"data": {}, "analyses": dict.fromkeys(DEFAULT_ANALYSES)}
     for each in (f"data={data}", *overrides):
         raw = override(raw, each)
     if isinstance(raw["data"], str):
@@ -122,9 +121,14 @@ def place(device: str) -> torch.device:
     Raises:
         SpecError: it is not there.
     """
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+    here = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    try:
+        found = torch.device(device)
+    except RuntimeError:  # no device at all
+        found = None
+    if found is None or (found.index or 0) >= here.get(found.type, 0):
         raise SpecError(f"--device {device}: not on this machine; wanted cpu, or cuda with a GPU")
-    return torch.device(device)
+    return found
 
 
 def models(sources: Sequence[str], device: torch.device) -> list[Model]:
@@ -171,7 +175,7 @@ def _snapshot(source: str, device: torch.device) -> pretrained.Pretrained:
         raise ValueError(f"{source}: not a snapshot of the sweep in {folder}")
     if job.config(cell.trial).labels != "none":
         raise ValueError(f"{source}: the denoiser is told labels, which images here have not")
-    flat, shape = load_denoiser(job, cell), job.facts.data.shape
+    flat, shape = load_denoiser(job, cell, device=device), job.facts.data.shape
 
     def denoise(y: torch.Tensor, sigma: float) -> torch.Tensor:
         return flat(y.flatten(1), sigma).view(len(y), *shape)
@@ -215,7 +219,7 @@ def analyse_models(
         clock_of(device),
     )
     dtype = getattr(torch, asked.numerics.precision)
-    with work.store.files.lock():
+    with settled(), work.store.files.lock():
         parts = {"": work.do("oracles", "", lambda some, call: reference_all(subset, some, call))}
         for model in found:
             denoise = model.flat(shape, dtype, device)

@@ -1,6 +1,7 @@
 """What was measured of several models beside one training set, as one labelled dataset."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,10 @@ def cube_of(
         "data_hash": data.content_hash,
         "n_pool": data.n_pool,
         "n_heldout": len(data.heldout),
+        "n_duplicates": data.n_duplicates,
+        "n_leaked": data.n_leaked,
+        "n_constant_pixels": data.n_constant_pixels,
+        **({} if data.near is None else asdict(data.near)),
         "analysis_options": canonical(dict(options)),
         "schema_version": SCHEMA_VERSION,
         "references": "arXiv:2410.24060",

@@ -9,7 +9,11 @@ import io
 import pickle
 from collections.abc import Callable
 
-__all__ = ["Call", "Refused", "read"]
+import numpy as np
+
+__all__ = ["NUMPY", "Call", "Dtype", "Refused", "read"]
+
+DTYPES = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
 
 Refused = pickle.UnpicklingError
 """Raised by a stand-in for what it does not take."""
@@ -30,6 +34,41 @@ class Call:
     def __setstate__(self, state: object) -> None:
         """Refused: BUILD would set attributes of the function, for everyone."""
         raise Refused("a function with a state")
+
+
+class Dtype:
+    """Stands for `numpy.dtype`: plain numbers alone."""
+
+    def __init__(self, name: str, align: object = False, copy: object = False) -> None:
+        text = name.decode("latin1") if isinstance(name, bytes) else name
+        if text not in DTYPES:
+            raise Refused(f"{text!r} instead of numbers")
+        self.name, self.order = text, "|"
+
+    def __setstate__(self, state: tuple) -> None:
+        """The byte order is all that is taken of it."""
+        order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
+        if order not in ("<", ">", "|", "="):
+            raise Refused(f"an unknown byte order {order!r}")
+        self.order = order
+
+    @property
+    def real(self) -> np.dtype:
+        """The type that it stands for."""
+        return np.dtype(self.order + self.name)
+
+
+def _encode(text: str, codec: str = "latin1") -> bytes:
+    if codec != "latin1" or not isinstance(text, str):
+        raise Refused(f"text in {codec!r}")
+    return text.encode("latin1")
+
+
+NUMPY: dict[tuple[str, str], object] = {
+    ("numpy", "dtype"): Dtype,
+    ("_codecs", "encode"): Call(_encode),  # how protocol 2 writes bytes
+}
+"""What pickles of numpy name beside the makers of numbers and of arrays."""
 
 
 # The reader written in Python: that in C reserves memory for whatever index a memo names.

@@ -1,18 +1,33 @@
 """`diffphase analyse`: models beside one training set, with the numbers that a sweep gives."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from typer.testing import CliRunner
 
+import analyses.subset
+import engine.analyse
+from analyses import linearity, memorization
+from analyses.cache import SHARED
+from analyses.moments import Moments
+from analyses.sampler import Sampler
+from analyses.specimen import Specimen, Subset
 from engine.cli import app
 from engine.external import analyse_models, examination, models
+from engine.grid import cells
+from engine.moments import pool_moments
 from engine.run import record_run
 from engine.spec import SpecError
-from tests.engine.helpers import TINY, compute, cube_of, prepared
+from tests.engine.helpers import TINY, compute, cube_of, job_of, prepared
+from tests.trainables.edm_network import pickled, tiny
+from trainables import pretrained
+from trainables.datasets.data import load
+from trainables.streams import stream
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -37,6 +52,11 @@ def broken(y, sigma):
 
 def flat(y, sigma):
     return y.flatten(1)
+
+def full(y, sigma):
+    from torch import backends
+    assert not backends.cudnn.allow_tf32 and not backends.cuda.matmul.allow_tf32
+    return y / 2
 """
 
 
@@ -125,6 +145,93 @@ def test_outputs_of_another_shape_are_a_failure_that_names_them(user_code, tmp_p
     assert status == 1 and any("wanted images" in line for line in said)
 
 
+def test_a_snapshot_is_evaluated_where_it_is_asked_for_whatever_its_sweep_reserved(
+    sweep, tmp_path
+):
+    shutil.copytree(sweep[1], tmp_path / "tiny")
+    record = json.loads((tmp_path / "tiny" / "sweep.json").read_text())
+    record["sweep"]["resources"]["gpus_per_analysis"] = 1
+    (tmp_path / "tiny" / "sweep.json").write_text(json.dumps(record))
+    y = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    outs = []
+    for folder in (sweep[1], tmp_path / "tiny"):
+        source = next(folder.rglob("kimg=1.safetensors"))
+        (model,) = models([str(source)], CPU)
+        outs.append(model.found.denoise(y, 0.5))
+    assert torch.equal(*outs)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "gpu", ""])
+def test_a_device_that_is_not_there_is_bad_input(user_code, tmp_path, device):
+    arguments = ["analyse", "--denoiser", "users_denoisers:half", "--data", DATA]
+    arguments += ["--device", device, "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, SpecError)
+    assert "not on this machine; wanted cpu" in str(done.exception)
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_depends_on_the_points_alone_is_found_once_even_where_nothing_is_cached(
+    user_code, tmp_path, monkeypatch
+):
+    counted, of_points, digested = [], Moments.of_points, analyses.subset.digest
+    SHARED.clear()
+    monkeypatch.setattr(SHARED, "max_bytes", 0)
+    monkeypatch.setattr(engine.analyse, "memory_here", lambda: 0)
+    monkeypatch.setattr(
+        Moments, "of_points", lambda points: counted.append("moments") or of_points(points)
+    )
+    monkeypatch.setattr(
+        analyses.subset, "digest", lambda points: counted.append("digest") or digested(points)
+    )
+    settings = [*SETTINGS[:-1], "analyses=[linearity]"]
+    measured(["a=users_denoisers:half"], tmp_path / "o", settings)
+    assert counted.count("moments") == 1
+    counted.clear()
+    measured([f"{name}=users_denoisers:half" for name in "ab"], tmp_path / "o", settings)
+    assert counted == ["digest", "digest", "moments"]  # of the training points, the held-out ones
+
+
+@pytest.fixture
+def rounding():
+    """A process in which convolutions and products may round to TF32."""
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = True
+    yield places
+    for place, allowed in zip(places, before, strict=True):
+        place.allow_tf32 = allowed
+
+
+def test_the_process_keeps_a_share_of_the_machine_and_computes_float32_in_full(
+    user_code, tmp_path, monkeypatch, rounding
+):
+    monkeypatch.setattr(SHARED, "max_bytes", 1)
+    monkeypatch.setattr(engine.analyse, "memory_here", lambda: 2**34)
+    settings = [*SETTINGS[:-1], "analyses=[linearity]"]
+    status, _, said = measured(["users_denoisers:full"], tmp_path / "o", settings)
+    assert status == 0, said
+    assert SHARED.max_bytes == 2**30
+    assert all(place.allow_tf32 for place in rounding)
+
+
+def test_the_analyses_of_a_sweep_compute_float32_in_full_and_its_trainings_as_they_did(
+    sweep, rounding
+):
+    ready, _ = sweep
+    seen = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: seen.append([place.allow_tf32 for place in rounding])
+    )
+    with hook:
+        data = load("digits", n_heldout=32)
+        cell = next(cells(ready.sweep))
+        engine.analyse.analyse(job_of(ready), data, cell, "snapshot", ["linearity"])
+    assert seen and not any(map(any, seen))
+    assert all(place.allow_tf32 for place in rounding)
+
+
 @pytest.mark.parametrize(
     ("sources", "settings", "message"),
     [
@@ -142,6 +249,118 @@ def test_bad_input_is_refused_before_anything_is_measured(
     with pytest.raises(SpecError, match=message):
         measured(sources, tmp_path / "o", settings)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture
+def side_by_side(user_code, tmp_path):
+    """A folder of diffusers, a network file of EDM and a callable, of images of 8 x 8."""
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(4, 8),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+    DDPMPipeline(network, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
+    outer = {"img_resolution": 8, "img_channels": 1}
+    (tmp_path / "edm.pkl").write_bytes(pickled(tiny(), "VPPrecond", outer))
+    return {
+        "ddpm": str(tmp_path / "ddpm"),
+        "edm": str(tmp_path / "edm.pkl"),
+        "half": "users_denoisers:half",
+    }
+
+
+FEW = [
+    "n_train=8", "sigmas=[0.2, 1]", "sampler.samples=8", "sampler.steps=3",
+    "analyses={linearity: {}, memorization: {flips: true}, jacobian: {points: 2, probes: 2}}",
+]  # fmt: skip
+
+
+def test_every_format_has_the_numbers_of_its_denoiser(side_by_side, tmp_path):
+    sources = [f"{name}={source}" for name, source in side_by_side.items()]
+    status, cube, said = measured(sources, tmp_path / "o", FEW)
+    assert status == 0, said
+    assert (cube.piece_status == 2).all()
+    assert list(cube.model.values) == list(side_by_side)
+    assert [json.loads(about)["format"] for about in cube.about.values] == [
+        "diffusers", "edm", "function",
+    ]  # fmt: skip
+    data = load("digits", n_heldout=32)
+    subset = Subset.of_images(
+        data.subset(8), data.heldout, pool_moments(data), (0.2, 1.0), stream, Sampler(8, 3)
+    )
+    for name, source in side_by_side.items():
+        loaded = pretrained.load(source, CPU)
+
+        def flat(y, sigma, loaded=loaded):
+            known = min(max(sigma, loaded.sigma_min), loaded.sigma_max)
+            return loaded.denoise(y.float().view(-1, 1, 8, 8), known).flatten(1).double()
+
+        specimen = Specimen.of(subset, flat)
+        own = cube.sel(model=name)
+        for expected in (linearity.measure(specimen), memorization.measure(specimen, flips=True)):
+            for variable, values in expected.data_vars.items():
+                found = own[variable].squeeze(drop=True).transpose(*values.dims)
+                np.testing.assert_array_equal(found, values, err_msg=f"{name} {variable}")
+        assert own.jacobian_trace.notnull().all()
+        assert own.jacobian_rank_gaussian.notnull().all()
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "message"),
+    [
+        (DATA, ["sigmas=[0.001]"], r"sigmas: the models know noise levels from 0\.01 to 152"),
+        (DATA, ["sigmas=[1, 200]"], r"to 152\.\d, got 200"),
+        (
+            "{name: digits, resolution: 4}",
+            [],
+            r"ddpm: its images are \(1, 8, 8\), those of .* 4, 4",
+        ),
+    ],
+)
+def test_models_that_do_not_know_the_levels_or_the_images_are_refused(
+    side_by_side, tmp_path, data, more, message
+):
+    with pytest.raises(SpecError, match=message):
+        measured(side_by_side.values(), tmp_path / "o", more, data)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_option_of_one_analysis_leaves_the_others_in_place():
+    asked = examination("digits", ["analyses.memorization.flips=true"])
+    assert asked.analyses == {
+        "linearity": {}, "linear_fit": {}, "gaussian": {}, "memorization": {"flips": True},
+        "generalization": {},
+    }  # fmt: skip
+    assert examination("digits", ["analyses=[lid]"]).analyses == {"lid": {}}
+
+
+def test_the_cube_says_what_the_audit_of_the_data_found(user_code, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (40, 4, 4), dtype=np.uint8)
+    images[:, 0, 0] = 7
+    images[1] = images[0]
+    np.save(tmp_path / "train.npy", images)
+    np.save(tmp_path / "test.npy", images[2:9])
+    files = {"path": str(tmp_path / "train.npy"), "test_path": str(tmp_path / "test.npy")}
+    _, cube, _ = measured(
+        ["users_denoisers:half"],
+        tmp_path / "o",
+        ["n_train=8", "sigmas=[1]", "analyses=[linearity]"],
+        json.dumps({"name": "files", "n_heldout": 5, **files}),
+    )
+    data = load("files", n_heldout=5, **files)
+    assert (cube.n_leaked, cube.n_duplicates, cube.n_constant_pixels) == (
+        data.n_leaked, data.n_duplicates, data.n_constant_pixels,
+    )  # fmt: skip
+    assert cube.n_leaked == 5 and cube.n_constant_pixels == 1
+    assert cube.n_near_duplicates == data.near.n_near_duplicates
+    assert cube.n_near_leaked == data.near.n_near_leaked and cube.near_threshold == 0.95
 
 
 def test_the_command_takes_names_and_settings(user_code, tmp_path):

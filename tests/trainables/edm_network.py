@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -206,6 +207,15 @@ class Network:
         return F.conv2d(h, kernel.expand(outputs, 1, -1, -1), stride=2, groups=outputs)
 
 
+def tiny(**more):
+    """A network of few weights, of images of 8 x 8 with one channel."""
+    told = {"img_resolution": 8, "in_channels": 1, "out_channels": 1, "model_channels": 4}
+    told |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+    network = Network("SongUNet", told | more)
+    network(torch.zeros(1, 1, 8, 8, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    return network
+
+
 # The file ----------------------------------------------------------------------------------------
 
 
@@ -217,7 +227,12 @@ class Persistent:
 
     def __reduce__(self):
         util, persistence = sys.modules["dnnlib.util"], sys.modules["torch_utils.persistence"]
-        meta = {"type": "class", "version": 6, "module_src": "import os", "class_name": self.kind}
+        meta = {
+            "type": "class",
+            "version": 6,
+            "module_src": "raise SystemExit('run')",
+            "class_name": self.kind,
+        }
         return persistence._reconstruct_persistent_obj, (util.EasyDict(meta, state=self.state),)
 
 
@@ -250,6 +265,34 @@ def _format_modules():
             del sys.modules[name]
 
 
+HOOKS = (
+    "_backward_hooks", "_forward_hooks", "_forward_pre_hooks", "_state_dict_hooks",
+    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+)  # fmt: skip
+
+
+def _state(own, buffers, parts, arguments):
+    """What a module holds: torch's own, and numbers of numpy where the format computes with it."""
+    return {
+        "training": False,
+        "_parameters": OrderedDict({"bias": None, **own}),
+        "_buffers": OrderedDict({"resample_filter": None, **buffers}),
+        "_non_persistent_buffers_set": set(),
+        "_is_full_backward_hook": None,
+        **{hooks: OrderedDict() for hooks in HOOKS},
+        "_modules": parts,
+        "_init_args": (),
+        "_init_kwargs": arguments,
+        "skip_scale": np.sqrt(0.5),
+        "adaptive_scale": np.bool_(False),
+        "num_heads": np.int64(1),
+        "init": {"init_mode": "xavier_uniform", "init_weight": np.sqrt(np.float32(0.2))},
+        "dtype": torch.float32,
+        "device": torch.device("cpu"),
+        "resolution": torch.Size((16, 16)),
+    }
+
+
 def _module(tensors, arguments=None, kind="", *, container=None):
     """A module's state out of tensors by dotted name."""
     parts, own, buffers = OrderedDict(), OrderedDict(), OrderedDict()
@@ -274,24 +317,28 @@ def _module(tensors, arguments=None, kind="", *, container=None):
         module = container()
         module.__dict__["_modules"] = made
         return module
-    state = {"training": False, "_parameters": own, "_buffers": buffers, "_modules": made}
-    state |= {"_non_persistent_buffers_set": set(), "_backward_hooks": OrderedDict()}
-    if arguments is not None:
-        state |= {"_init_args": (), "_init_kwargs": arguments}
-    return Persistent(kind, state)
+    arguments = {"skip_scale": np.sqrt(0.5)} if arguments is None else arguments
+    return Persistent(kind, _state(own, buffers, made, arguments))
 
 
-def pickled(network, precondition, told, *, dtype=torch.float32, change=None):
-    """The bytes of a network's file; `change` may replace its tensors by name."""
+def pickled(
+    network, precondition, told, *, dtype=torch.float32, change=None, protocol=4, held=None
+):
+    """The bytes of a network's file.
+
+    `change` may replace its tensors by name, `held` are attributes of the preconditioned network.
+    """
     tensors = {name: w.to(dtype) for name, w in network.weights.items()}
     if change is not None:
         tensors = change(tensors)
     inner = _module(tensors, network.arguments, network.kind)
     outer = _module({}, told, precondition)
     outer.state["_modules"]["model"] = inner
+    outer.state |= held or {}
     with _format_modules():
         options = sys.modules["dnnlib.util"].EasyDict(
             class_name="training.dataset.ImageFolderDataset"
         )
         content = {"ema": outer, "loss_fn": Persistent("EDMLoss", {"sigma_data": 0.5})}
-        return pickle.dumps({**content, "augment_pipe": None, "dataset_kwargs": options})
+        content |= {"augment_pipe": None, "dataset_kwargs": options}
+        return pickle.dumps(content, protocol)

@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -89,6 +90,39 @@ def test_every_preconditioning_is_that_of_its_equations(tmp_path, precondition):
     torch.testing.assert_close(found.denoise(y, 0.7), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("protocol", "old"), [(2, True), (3, True), (2, False), (4, False)])
+def test_numbers_of_either_numpy_are_read_in_every_protocol(tmp_path, protocol, old):
+    network, y, expected = made("ddpmpp")
+    data = pickled(network, "EDMPrecond", OUTER, protocol=protocol)
+    new = b"numpy._core.multiarray"
+    assert new in data
+    if old:  # below protocol 4 a name is a line of its own
+        data = data.replace(new, b"numpy.core.multiarray")
+    source = on_disk(tmp_path, data)
+    torch.testing.assert_close(load(source, CPU).denoise(y, 0.7), expected, rtol=1e-4, atol=1e-4)
+    inner = read(source)["ema"].part("model")
+    assert inner.part("map_layer0").arguments == {"skip_scale": math.sqrt(0.5)}
+    assert inner.state["init"]["init_weight"] == float(np.sqrt(np.float32(0.2)))
+    assert type(inner.state["adaptive_scale"]) is bool and type(inner.state["num_heads"]) is int
+
+
+@pytest.mark.parametrize(
+    ("dtype", "data", "message"),
+    [
+        ("f8", bytes(7), "a number of type f8 with 7 bytes"),
+        ("f8", "x" * 8, "without a plain type or without bytes"),
+        ("O8", bytes(8), "'O8' instead of numbers"),
+        ("M8", bytes(8), "'M8' instead of numbers"),
+        (None, bytes(8), "without a plain type or without bytes"),
+    ],
+)
+def test_what_is_no_plain_number_of_numpy_is_refused(tmp_path, dtype, data, message):
+    kind = None if dtype is None else Hostile(np.dtype, dtype)
+    source = on_disk(tmp_path, pickle.dumps(Hostile(np.float64(0).__reduce__()[0], kind, data)))
+    with pytest.raises(ValueError, match=f"refused pickle: .*{message}"):
+        read(source)
+
+
 def test_half_precision_weights_are_read_in_single(tmp_path):
     network, y, expected = made("ncsnpp")
     found = load(
@@ -115,6 +149,7 @@ def test_filters_that_lie_beside_the_weights_are_no_weights(tmp_path):
         (lambda t: {k: w for k, w in t.items() if k != "map_layer0.bias"}, "no weights for embed"),
         (lambda t: {**t, "enc.8x8_block7.conv0.weight": torch.ones(3)}, "no place for enc.8x8_b"),
         (lambda t: {**t, "map_layer0.bias": torch.ones(3)}, r"map_layer0.bias is \(3,\), wanted"),
+        (lambda t: {k: w.int() for k, w in t.items()}, "is of torch.int32, wanted floating-point"),
     ],
 )
 def test_tensors_of_another_layout_are_refused(tmp_path, change, message):
@@ -129,14 +164,48 @@ def test_tensors_of_another_layout_are_refused(tmp_path, change, message):
     [
         ("EDMPrecond", {**OUTER, "label_dim": 10}, "told 10 classes"),
         ("Surprise", OUTER, "class 'Surprise'; known are EDMPrecond"),
+        ("EDMPrecond", {**OUTER, "img_channels": 10**9}, "would have more weights than the file"),
         ("EDMPrecond", {"img_channels": 3}, "an argument is missing or of another kind"),
         ("EDMPrecond", {**OUTER, "img_resolution": 17}, "mult"),
+        ("EDMPrecond", {**OUTER, "sigma_min": 5, "sigma_max": 1}, "noise levels from 5 to 1"),
+        ("EDMPrecond", {**OUTER, "sigma_data": math.nan}, "with sigma_data nan"),
+        ("VPPrecond", {**OUTER, "beta_d": 20}, "beta_d 20: the VP denoiser is known for 19.9 alo"),
+        ("VPPrecond", {**OUTER, "beta_min": 0.2}, "beta_min 0.2: the VP denoiser is known for 0."),
+        ("VPPrecond", {**OUTER, "M": 4000}, "M 4000: the VP denoiser is known for 1000 alone"),
     ],
 )
 def test_other_denoisers_are_refused_by_what_they_are(tmp_path, precondition, told, message):
     network, _, _ = made("ddpmpp")
     with pytest.raises(ValueError, match=message):
         load(on_disk(tmp_path, pickled(network, precondition, told)), CPU)
+
+
+def test_the_constants_of_vp_are_those_that_the_denoiser_holds(tmp_path):
+    network, y, expected = made("ddpmpp", "VPPrecond")
+    held = {"beta_d": 19.9, "beta_min": 0.1, "M": 1000}
+    found = load(on_disk(tmp_path, pickled(network, "VPPrecond", OUTER, held=held)), CPU)
+    torch.testing.assert_close(found.denoise(y, 0.7), expected, rtol=1e-4, atol=1e-4)
+    assert found.sigma_max == pytest.approx(math.sqrt(math.exp(19.9 / 2 + 0.1) - 1))
+    source = on_disk(tmp_path, pickled(network, "VPPrecond", OUTER, held=held | {"M": 100}))
+    with pytest.raises(ValueError, match=r"snapshot\.pkl: M 100: the VP denoiser is known for"):
+        load(source, CPU)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"model_channels": 2**20}, "its network would have more weights than the file"),
+        ({"num_blocks": 10**9}, "its network would have more weights than the file"),
+        ({"resample_filter": [1] * 18}, "a filter of 18 taps; wanted at most 16"),
+        ({"resample_filter": [2**70, 1]}, r"snapshot\.pkl: "),
+        ({"embedding_type": "zero"}, "snapshot.pkl: ncsnpp: `features` must be one of"),
+    ],
+)
+def test_a_network_that_cannot_be_the_file_s_is_refused_unbuilt(tmp_path, more, message):
+    network, _, _ = made("ddpmpp")
+    network.arguments = {**network.arguments, **more}
+    with pytest.raises(ValueError, match=message):
+        load(on_disk(tmp_path, pickled(network, "EDMPrecond", OUTER)), CPU)
 
 
 class Hostile:

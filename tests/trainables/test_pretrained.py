@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file, save_file
 
+from analyses.differential import jvp
 from trainables.pretrained import format_of, load
 from trainables.pretrained.diffusers import DDPM
 
@@ -130,11 +132,51 @@ def _edit(path, **changes):
         ("model_index.json", {"vae": ["diffusers", "AutoencoderKL"]}, "a unet and a scheduler"),
         ("scheduler/scheduler_config.json", {"_class_name": "Nothing"}, "unknown scheduler"),
         ("scheduler/scheduler_config.json", {"prediction_type": "x"}, "is not known"),
+        ("model_index.json", {"unet": []}, "a unet and a scheduler"),
+        ("unet/config.json", {"sample_size": None}, "sample_size None .* set its sample_size in"),
+        ("unet/config.json", {"sample_size": [8, 8, 8]}, r"sample_size \[8, 8, 8\] and in_chann"),
+        ("unet/config.json", {"in_channels": 0}, "in_channels 0: wanted whole numbers from 1"),
+        ("unet/config.json", {"out_channels": 3}, "it makes 3 channels of 1"),
+        ("unet/config.json", {"block_out_channels": [2**20, 16]}, "more weights than its files"),
+        ("unet/config.json", {"layers_per_block": "2"}, "layers_per_block '2' .* whole numbers"),
+        ("unet/config.json", {"add_attention": False}, "no weights or no place for mid_"),
+        ("unet/config.json", {"down_block_types": ["No"]}, "unet: ValueError: Must provide"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "x"}, "NotImplementedError: x "),
+        ("scheduler/scheduler_config.json", {"beta_start": 0}, "do not rise from above 0"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}, "wanted 1 to 100000"),
+        ("scheduler/scheduler_config.json", {"_class_name": "NoScheduler"}, "NoScheduler: Attri"),
     ],
 )
 def test_what_is_no_denoiser_of_images_alone_is_refused(pipeline, file, changes, message):
     _edit(pipeline / file, **changes)
     with pytest.raises(ValueError, match=message):
+        load(str(pipeline), CPU)
+
+
+def test_a_network_for_any_size_is_of_the_size_that_its_configuration_is_given(pipeline):
+    _edit(pipeline / "unet" / "config.json", sample_size=[16, 8])
+    found = load(str(pipeline), CPU)
+    assert found.shape == (1, 16, 8)
+    assert found.denoise(torch.zeros(2, 1, 16, 8), 1.0).shape == (2, 1, 16, 8)
+
+
+def test_the_forward_derivative_of_a_network_with_attention_is_its_slope(pipeline):
+    denoise = load(str(pipeline), CPU).denoise
+    generator = torch.Generator().manual_seed(1)
+    y, v = (torch.randn(2, 1, 8, 8, generator=generator) for _ in range(2))
+    _, along = jvp(
+        lambda y, s: denoise(y.view(2, 1, 8, 8), s).flatten(1), y.flatten(1), v.flatten(1), 3.0
+    )
+    slope = (denoise(y + 2e-3 * v, 3.0) - denoise(y - 2e-3 * v, 3.0)) / 4e-3
+    assert (slope - v).norm() > 0.01 * v.norm()
+    torch.testing.assert_close(along.view_as(v), slope.double(), rtol=0, atol=5e-3)
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(pipeline):
+    file = pipeline / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    save_file({k: v for k, v in weights.items() if k != "conv_in.bias"}, file)
+    with pytest.raises(ValueError, match=r"no weights or no place for conv_in\.bias"):
         load(str(pipeline), CPU)
 
 

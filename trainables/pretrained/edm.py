@@ -7,7 +7,7 @@ by name, all of them and no others, so that a network of another layout is refus
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,28 @@ import torch
 from torch import Tensor, nn
 
 from trainables import architectures
-from trainables.denoiser import PRECONDITIONINGS, Denoiser
+from trainables.denoiser import PRECONDITIONINGS, VP, Denoiser
 from trainables.pretrained.model import Pretrained, digest
 from trainables.pretrained.modules import Recorded, read, tensors
 
 __all__ = ["load", "renamed"]
 
+
+def _vp_level(t: float) -> float:
+    """Noise level of the VP preconditioning at time t."""
+    return math.sqrt(math.expm1(VP.BETA_D * t**2 / 2 + VP.BETA_MIN * t))
+
+
 PRECONDITIONS = {
-    "EDMPrecond": ("edm", {"model_type": "DhariwalUNet", "sigma_min": 0.0, "sigma_max": math.inf}),
-    "VPPrecond": ("vp", {"model_type": "SongUNet"}),
-    "VEPrecond": ("ve", {"model_type": "SongUNet", "sigma_min": 0.02, "sigma_max": 100.0}),
+    "EDMPrecond": ("edm", {"sigma_min": 0.0, "sigma_max": math.inf}),
+    "VPPrecond": ("vp", {"sigma_min": _vp_level(1e-5), "sigma_max": _vp_level(1.0)}),
+    "VEPrecond": ("ve", {"sigma_min": 0.02, "sigma_max": 100.0}),
 }
-"""Class of the denoiser -> our preconditioning, and the arguments that it has by default."""
+"""Class of the denoiser -> our preconditioning, and what it knows and has by default."""
+FIXED = {"beta_d": VP.BETA_D, "beta_min": VP.BETA_MIN, "M": 1000}
+"""Constants of the VP preconditioning, which ours has no others of."""
+TAPS = 16
+"""Of a resampling filter, at most: each block has its own."""
 SONG = {
     "augment_dim": 0,
     "model_channels": 128,
@@ -69,41 +79,47 @@ def load(source: str, device: torch.device) -> Pretrained:
         ValueError: not readable, of another kind, or its tensors are not those of our network.
     """
     content = read(source)
-    whole = content.get("ema") if isinstance(content, dict) else None
-    if not isinstance(whole, Recorded):
-        raise ValueError(f"{source}: wanted a mapping with a network under 'ema'")
-    if whole.kind not in PRECONDITIONS:
-        known = ", ".join(PRECONDITIONS)
-        raise ValueError(f"{source}: a denoiser of class {whole.kind!r}; known are {known}")
     try:
-        return _built(source, whole, device)
-    except (KeyError, TypeError, AttributeError) as error:
+        return _built(Path(source), _whole(content), device)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    except (KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise ValueError(
             f"{source}: an argument is missing or of another kind: {error}"
         ) from error
 
 
-def _built(source: str, whole: Recorded, device: torch.device) -> Pretrained:
+def _whole(content: object) -> Recorded:
+    """The preconditioned network of a file's content."""
+    whole = content.get("ema") if isinstance(content, dict) else None
+    if not isinstance(whole, Recorded):
+        raise ValueError("wanted a mapping with a network under 'ema'")
+    if whole.kind not in PRECONDITIONS:
+        known = ", ".join(PRECONDITIONS)
+        raise ValueError(f"a denoiser of class {whole.kind!r}; known are {known}")
+    return whole
+
+
+def _built(source: Path, whole: Recorded, device: torch.device) -> Pretrained:
     kind, usual = PRECONDITIONS[whole.kind]
     told = {**usual, "sigma_data": 0.5, "label_dim": 0, **whole.arguments}
-    if told["label_dim"]:
-        raise ValueError(
-            f"{source}: the network is told {told['label_dim']} classes; images have none"
-        )
+    _check(told, whole.state)
     network = whole.part("model")
-    name, options = _options(source, network)
+    name, options = _options(network)
     size, channels = int(told["img_resolution"]), int(told["img_channels"])
+    if 2 * _least(channels, options) > source.stat().st_size:
+        raise ValueError("its network would have more weights than the file")
     backbone = architectures.build(name, options.pop("width"), (channels, size, size), **options)
-    _fill(source, backbone, dict(tensors(network)), turned=name == "adm")
+    _fill(backbone, dict(tensors(network)), turned=name == "adm")
     n_params = architectures.n_params(backbone)
-    denoiser = PRECONDITIONINGS[kind](backbone, float(told["sigma_data"]))
+    denoiser = PRECONDITIONINGS[kind](backbone, told["sigma_data"])
     denoiser = denoiser.to(device).eval().requires_grad_(False)
     return Pretrained(
         denoise=_single(denoiser, device),
-        content=digest([Path(source)]),
+        content=digest([source]),
         shape=(channels, size, size),
-        sigma_min=float(told.get("sigma_min", 0.0)),
-        sigma_max=float(told.get("sigma_max", math.inf)),
+        sigma_min=float(told["sigma_min"]),
+        sigma_max=float(told["sigma_max"]),
         about={
             "format": "edm",
             "network": name,
@@ -113,7 +129,23 @@ def _built(source: str, whole: Recorded, device: torch.device) -> Pretrained:
     )
 
 
-def _options(source: str, network: Recorded) -> tuple[str, dict[str, Any]]:
+def _check(told: Mapping[str, Any], held: Mapping[str, Any]) -> None:
+    """ValueError where the arguments, or what became of them, make no denoiser of ours."""
+    if told["label_dim"]:
+        raise ValueError(f"the network is told {told['label_dim']} classes; images have none")
+    for name, value in FIXED.items():
+        for found in (told.get(name, value), held.get(name, value)):
+            if found != value:
+                raise ValueError(f"{name} {found!r}: the VP denoiser is known for {value} alone")
+    low, high = told["sigma_min"], told["sigma_max"]
+    if not 0 <= low < high or not 0 < told["sigma_data"] < math.inf:
+        raise ValueError(
+            f"noise levels from {low} to {high} with sigma_data {told['sigma_data']}:"
+            " wanted increasing ones and a positive number"
+        )
+
+
+def _options(network: Recorded) -> tuple[str, dict[str, Any]]:
     """Our architecture and its options for a network's constructor arguments."""
     if network.kind == "SongUNet":
         told = {**SONG, **network.arguments}
@@ -125,12 +157,12 @@ def _options(source: str, network: Recorded) -> tuple[str, dict[str, Any]]:
             "mult_noise": told["channel_mult_noise"],
         }
         name = "ncsnpp"
+        if len(own["taps"]) > TAPS:
+            raise ValueError(f"a filter of {len(own['taps'])} taps; wanted at most {TAPS}")
     elif network.kind == "DhariwalUNet":
         told, own, name = {**ADM, **network.arguments}, {}, "adm"
     else:
-        raise ValueError(
-            f"{source}: a network of class {network.kind!r}; known: SongUNet, DhariwalUNet"
-        )
+        raise ValueError(f"a network of class {network.kind!r}; known: SongUNet, DhariwalUNet")
     size, mult = int(told["img_resolution"]), list(told["channel_mult"])
     heights = [size >> level for level in range(len(mult))]
     return name, own | {
@@ -143,8 +175,18 @@ def _options(source: str, network: Recorded) -> tuple[str, dict[str, Any]]:
     }
 
 
+def _least(channels: int, options: Mapping[str, Any]) -> int:
+    """Weights that a network has at least: known before any memory is taken for them."""
+    width = options["width"]
+    features = options.get("mult_noise", 1) * width
+    embedding = options["mult_emb"] * width
+    blocks = sum(2 * options["blocks"] * 9 * (m * width) ** 2 for m in options["mult"])
+    told = embedding * (embedding + features) + features * options["augment_dim"]
+    return blocks + told + 9 * channels * width
+
+
 @torch.no_grad()
-def _fill(source: str, backbone: nn.Module, weights: dict[str, Tensor], *, turned: bool) -> None:
+def _fill(backbone: nn.Module, weights: dict[str, Tensor], *, turned: bool) -> None:
     """Put the file's weights into our network; ValueError unless each has its place.
 
     `turned`: the file's noise features are cosines, then sines, where ours begin with the sines.
@@ -157,15 +199,15 @@ def _fill(source: str, backbone: nn.Module, weights: dict[str, Tensor], *, turne
         leaf = "freqs" if leaf == "frequencies" else leaf
         found = [f"{n}.{leaf}" for n in names[module] if f"{n}.{leaf}" in weights]
         if len(found) != 1:
-            raise ValueError(
-                f"{source}: no weights for {name}: wanted {names[module]} in the file"
-            )
+            raise ValueError(f"no weights for {name}: wanted {names[module]} in the file")
         tensor = weights.pop(found[0])
+        if not tensor.is_floating_point():
+            raise ValueError(f"{found[0]} is of {tensor.dtype}, wanted floating-point numbers")
         if tensor.numel() == parameter.numel():
             tensor = tensor.reshape(parameter.shape)
         if tensor.shape != parameter.shape:
             raise ValueError(
-                f"{source}: {found[0]} is {tuple(tensor.shape)}, wanted {tuple(parameter.shape)}"
+                f"{found[0]} is {tuple(tensor.shape)}, wanted {tuple(parameter.shape)}"
             )
         if module.endswith(".qkv"):
             tensor = _by_part(tensor, backbone.get_submodule(module.removesuffix(".qkv")).heads)
@@ -176,7 +218,7 @@ def _fill(source: str, backbone: nn.Module, weights: dict[str, Tensor], *, turne
         parameter.copy_(tensor)
     left = [name for name in weights if not name.endswith("resample_filter")]
     if left:
-        raise ValueError(f"{source}: no place for {', '.join(sorted(left)[:5])}")
+        raise ValueError(f"no place for {', '.join(sorted(left)[:5])}")
 
 
 def _by_part(tensor: Tensor, heads: int) -> Tensor:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.unpickling import Call, Refused
+from trainables.unpickling import NUMPY, Call, Dtype, Refused
 from trainables.unpickling import read as unpickled
 
 __all__ = ["Recorded", "read", "tensors"]
@@ -122,6 +123,15 @@ def _parameter(data: object, *_: object) -> _Tensor:
     return data
 
 
+def _number(dtype: object, data: object) -> bool | int | float:
+    """A number of numpy's, as one of Python's."""
+    if not isinstance(dtype, Dtype) or not isinstance(data, bytes):
+        raise Refused("a number without a plain type or without bytes")
+    if len(data) != dtype.real.itemsize:
+        raise Refused(f"a number of type {dtype.name} with {len(data)} bytes")
+    return np.frombuffer(data, dtype.real)[0].item()
+
+
 KNOWN: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("dnnlib.util", "EasyDict"): dict,
@@ -133,6 +143,9 @@ KNOWN: dict[tuple[str, str], object] = {
     ("torch.storage", "_load_from_bytes"): Call(_storage),
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): Call(_module),
     ("torch", "device"): Call(lambda *told: told),
+    **NUMPY,
+    ("numpy.core.multiarray", "scalar"): Call(_number),
+    ("numpy._core.multiarray", "scalar"): Call(_number),
     **{("torch", name): name for name in DTYPES},
 }
 

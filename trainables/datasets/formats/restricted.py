@@ -8,25 +8,7 @@ import math
 
 import numpy as np
 
-from trainables.unpickling import Call, read
-
-DTYPES = {"b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
-
-
-class _Dtype:
-    """Stands for `numpy.dtype`."""
-
-    def __init__(self, name: str, align: object = False, copy: object = False) -> None:
-        text = name.decode("latin1") if isinstance(name, bytes) else name
-        if text not in DTYPES:
-            raise ValueError(f"an array of {text!r} instead of numbers")
-        self.name, self.order = text, "|"
-
-    def __setstate__(self, state: tuple) -> None:
-        order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
-        if order not in ("<", ">", "|", "="):
-            raise ValueError(f"an unknown byte order {order!r}")
-        self.order = order
+from trainables.unpickling import NUMPY, Call, Dtype, read
 
 
 class _NdArray:
@@ -43,9 +25,9 @@ class _Array:
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+        if not isinstance(dtype, Dtype) or not isinstance(data, bytes):
             raise ValueError("an array without a plain type or without bytes")
-        real = np.dtype(dtype.order + dtype.name)
+        real = dtype.real
         shape = tuple(int(n) for n in shape)
         if min(shape, default=0) < 0 or math.prod(shape) * real.itemsize != len(data):
             raise ValueError(f"an array of shape {shape} with {len(data)} bytes")
@@ -59,18 +41,11 @@ def _reconstruct(kind: type, shape: object, code: object) -> _Array:
     return _Array()
 
 
-def _encode(text: str, codec: str = "latin1") -> bytes:
-    if codec != "latin1" or not isinstance(text, str):
-        raise ValueError(f"text in {codec!r}")
-    return text.encode("latin1")
-
-
 NAMES = {
+    **NUMPY,
     ("numpy.core.multiarray", "_reconstruct"): Call(_reconstruct),
     ("numpy._core.multiarray", "_reconstruct"): Call(_reconstruct),
     ("numpy", "ndarray"): _NdArray,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): Call(_encode),  # how protocol 2 writes bytes
 }
 
 
