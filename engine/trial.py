@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from engine.grid import Cell, Trial, moment
@@ -46,7 +47,7 @@ class Ledger:
             "errors": [],
             **self.store.trial_record(trial),
         }
-        self.seconds, self.checkpoint_step = 0.0, 0
+        self.seconds, self.checkpoint_step, self.kept_step = 0.0, 0, 0
         self.clock = clock_of(device)
         self.start()
         self.beat = self.saved = time.monotonic()
@@ -60,21 +61,30 @@ class Ledger:
         return self.seconds + self.clock() - self.started
 
     def state(self, until: int) -> dict[str, torch.Tensor] | None:
-        """The stored checkpoint if it is ours and not beyond step `until`."""
-        try:
-            found = self.store.read_tensors(checkpoint_path(self.trial))
-        except ValueError as error:
-            # A torn checkpoint costs time, never numbers: training from the start gives the same.
-            self.record["note"] = f"{error}; trained again from the start"
+        """The furthest stored state of ours that is not beyond step `until`.
+
+        One that is beyond is kept: a kimg after it needs no training from the start.
+        """
+        found = {int(h["step"]): (tensors, h) for tensors, h in self._checkpoints()}
+        self.kept_step = max((step for step in found if step > until), default=0)
+        self.checkpoint_step = max((step for step in found if step <= until), default=0)
+        if not self.checkpoint_step:
             return None
-        if found is None:
-            return None
-        tensors, header = found
-        self.checkpoint_step = int(header["step"])
-        if header["fingerprint"] != self.job.prints["snapshot"] or self.checkpoint_step > until:
-            return None
+        tensors, header = found[self.checkpoint_step]
         self.seconds = float(header["seconds"])
         return {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
+
+    def _checkpoints(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, str]]]:
+        """What whole checkpoints of the same training hold."""
+        for again in (False, True):
+            try:
+                found = self.store.read_tensors(checkpoint_path(self.trial, again=again))
+            except ValueError as error:
+                # It costs time, never numbers: training from the start gives the same.
+                self.record["note"] = f"{error}; trained again without it"
+                continue
+            if found and found[1]["fingerprint"] == self.job.prints["snapshot"]:
+                yield found
 
     def begin(self) -> None:
         """Count an attempt; one before it that neither finished nor failed was cut off."""
@@ -106,18 +116,21 @@ class Ledger:
             self.write("running")
 
     def save(self, training: Training) -> None:
-        """Write the full state, unless a later one is stored already."""
+        """Write the full state, beside a stored one that is further."""
         if training.step > self.checkpoint_step:
             header = {
                 "step": str(training.step),
                 "seconds": repr(self.elapsed()),
                 "fingerprint": self.job.prints["snapshot"],
             }
-            self.store.write_tensors(
-                checkpoint_path(self.trial), _arrays(training.state()), header
-            )
+            path = checkpoint_path(self.trial, again=training.step < self.kept_step)
+            self.store.write_tensors(path, _arrays(training.state()), header)
             self.checkpoint_step = training.step
         self.saved = time.monotonic()
+
+    def end(self) -> None:
+        """The state on the way to an earlier kimg has served its purpose."""
+        self.store.files.delete(checkpoint_path(self.trial, again=True))
 
     def snapshot(self, snapshot: Snapshot, numbers: dict[str, float], *, last: bool) -> None:
         """Store a snapshot; its numbers first, so that its presence implies them."""
@@ -224,9 +237,12 @@ def _train(
         }
         if rank == 0:
             numbers["heldout_stream_loss"] = heldout.loss(probe, snapshot.ema)
-            ledger.snapshot(snapshot, numbers, last=snapshot.kimg == missing[-1])
+            last = snapshot.kimg == missing[-1]
+            ledger.snapshot(snapshot, numbers, last=last)
             if live:
                 ledger.save(live[0])
+            if last:
+                ledger.end()
         yield {"kimg": snapshot.kimg, **numbers}
 
 
