@@ -29,17 +29,25 @@ from trainables.train import Snapshot, TrainConfig, Training, steps_at, train
 
 HEARTBEAT = 15.0
 """Seconds between signs of life in trial.json."""
+CPU = torch.device("cpu")
 Wrap = Callable[[torch.nn.Module], torch.nn.Module]
 
 
 class TrialFailed(RuntimeError):
-    """The training itself failed (it diverged, say); its record holds the reason."""
+    """The training itself failed (it diverged, say)."""
+
+    def __init__(self, at: str, reason: str) -> None:
+        super().__init__(at, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "Training failed at {}: {}".format(*self.args)
 
 
 class Ledger:
     """What one trial writes: its record, its checkpoint, its snapshots."""
 
-    def __init__(self, job: Job, trial: Trial, device: torch.device) -> None:
+    def __init__(self, job: Job, trial: Trial, device: torch.device = CPU) -> None:
         self.job, self.trial, self.store = job, trial, job.store
         self.record = {
             "snapshots": {},
@@ -93,11 +101,10 @@ class Ledger:
         self.record["attempts"] += 1
         self.write("running")
 
-    def fail(self, error: Exception) -> None:
-        """Note why the training cannot go on."""
-        reason = f"{type(error).__name__}: {error}"
+    def fail(self, reason: str, said: str) -> None:
+        """Note why the training cannot go on, and all that was said of it."""
         self.record["errors"].append(reason)
-        self.write("failed", error=reason, traceback=traceback.format_exc())
+        self.write("failed", error=reason, traceback=said)
 
     def write(self, status: str, **more: Any) -> None:
         """Replace trial.json."""
@@ -167,8 +174,11 @@ def train_trial(
     With several ranks all train and rank 0 alone writes. Nothing missing: nothing is yielded.
 
     Raises:
-        TrialFailed: the training failed; the reason is in the trial's record.
+        TrialFailed: the training failed; the reason is in the trial's record. With several ranks
+            it is not yet: whoever sees the end of all of them notes it.
     """
+    # In a group a rank sees the loss of another as a RuntimeError: no fault of the training.
+    elsewhere = ELSEWHERE if world == 1 else (*ELSEWHERE, RuntimeError)
     use_threads(job)
     device = torch.device(device)
     missing = [k for k in kimg if not job.store.has_snapshot(Cell(trial, k))]
@@ -179,12 +189,13 @@ def train_trial(
                 ledger.begin()
             with naming_memory():
                 yield from _train(job, data, trial, missing, ledger, wrap, rank, world, device)
-    except ELSEWHERE:
+    except elsewhere:
         raise
     except Exception as error:
-        if rank == 0:
-            ledger.fail(error)
-        raise TrialFailed(f"Training failed at {trial.address}: {error}") from error
+        failed = TrialFailed(trial.address, f"{type(error).__name__}: {error}")
+        if world == 1:
+            ledger.fail(failed.reason, traceback.format_exc())
+        raise failed from error
 
 
 def _train(

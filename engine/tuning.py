@@ -270,9 +270,7 @@ def with_refs(job: Any, data: Any) -> type[Trainable]:
     """The trainable bound to job and data in the object store."""
 
     class Bound(Trainable):
-        def setup(self, config: dict[str, Any], **_: Any) -> None:
-            first = not hasattr(self, "job")
-            super().setup(config, *(ray.get([job, data]) if first else ()))
+        refs = job, data
 
     return Bound
 

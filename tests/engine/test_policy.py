@@ -1,6 +1,7 @@
 """What the engine does about failures: tried again, given up, said, kept; Ray itself is real."""
 
 import logging
+import pickle
 
 import pytest
 import torch
@@ -10,13 +11,15 @@ from engine import fanout, vigil
 from engine.analyse import analyse
 from engine.cluster import Ask, Room
 from engine.fanout import Fanout, reason_of
-from engine.grid import Cell
+from engine.files import Full
+from engine.grid import Cell, to_json
 from engine.job import OutOfMemory, naming_memory
 from engine.resolve import load
 from engine.store import receipt_name
 from engine.trial import TrialFailed, train_trial
 from engine.work import DONE, FAILED
 from tests.engine.helpers import compute, cube_of, job_of, prepared
+from trainables.train import Training
 
 ONE = {"axes": {"width": [64], "n_train": [8]}, "kimg": [1, 2]}
 
@@ -89,8 +92,6 @@ def test_an_analysis_without_memory_fails_alone_on_the_last_attempt(tiny, tmp_pa
 def test_a_trial_that_diverges_late_keeps_what_was_done_and_names_step_kimg_loss_and_rate(
     tiny, tmp_path, monkeypatch
 ):
-    from trainables.train import Training
-
     ready = prepared({**tiny, **ONE, "kimg": [1, 2, 4]}, tmp_path)
     real = Training.advance
 
@@ -123,6 +124,105 @@ def test_the_record_of_a_trial_keeps_every_attempt(tiny, tmp_path, monkeypatch):
     record = ready.store.trial_record(trial)
     assert record["attempts"] == 2 and record["status"] == "done"
     assert record["errors"] == ["cut off: its process died or the run was interrupted"]
+
+
+# Worker groups -----------------------------------------------------------------------------------
+
+
+def trainable(ready):
+    """The one trial of a sweep as Tune sees it, with its worker group still to come."""
+    from engine.training import Trainable
+
+    class Alone(Trainable):
+        trial_id, logdir = "alone", "nowhere"
+        refs = "the job", "the data"
+
+    ((trial, kimg),) = ready.survey().to_train()
+    group = object.__new__(Alone)
+    group.job, group.trial, group.kimg = job_of(ready), trial, kimg
+    group.config = {"trial": to_json(trial)}
+    return group
+
+
+def as_rank(rank, ready, trial, kimg):
+    """Train as one of two ranks, without the other one."""
+    return list(
+        train_trial(job_of(ready), load(ready.sweep, "x"), trial, kimg, rank=rank, world=2)
+    )
+
+
+def test_a_group_fails_by_the_rank_that_says_why(tiny, tmp_path):
+    from ray.train import WorkerGroupError
+
+    from engine.training import reason_of_group
+
+    gone, full, memory = RuntimeError("closed by peer"), Full("no space left"), OutOfMemory("no")
+    failed = TrialFailed("here", "FloatingPointError: nan")
+    for causes, said in [
+        ([gone, full], full),
+        ([memory, gone], memory),
+        ([full, failed], failed),
+    ]:
+        error = pickle.loads(pickle.dumps(WorkerGroupError("text", dict(enumerate(causes)))))
+        assert type(found := reason_of_group(error)) is type(said)
+        assert str(found) == str(said)
+    assert reason_of_group(error := WorkerGroupError("text", {0: gone})) is error
+    assert reason_of_group(error := RuntimeError("the controller died")) is error
+
+
+def test_a_divergence_that_only_the_second_rank_sees_is_a_failed_trial(
+    tiny, tmp_path, monkeypatch
+):
+    from ray.train import WorkerGroupError
+
+    ready = prepared({**tiny, **ONE}, tmp_path)
+    ((trial, kimg),) = ready.survey().to_train()
+    as_rank(0, ready, trial, kimg[:1])
+    group = trainable(ready)
+    monkeypatch.setattr(Training, "check", lambda self: 1 / 0)
+    with pytest.raises(TrialFailed, match="ZeroDivisionError") as caught:
+        as_rank(1, ready, trial, kimg)
+    assert ready.store.trial_record(trial)["status"] == "done"  # as the first rank left it
+    error = WorkerGroupError("text of both ranks", {1: caught.value})
+    assert isinstance(group._noted(error), TrialFailed)
+    record = ready.store.trial_record(trial)
+    assert record["status"] == "failed" and record["traceback"].endswith("text of both ranks")
+    assert record["error"] == "ZeroDivisionError: division by zero"
+    assert list(record["snapshots"]) == ["kimg=1"] and not ready.survey().to_train()
+
+
+def test_a_rank_that_loses_another_does_not_fail_the_training(tiny, tmp_path, monkeypatch):
+    ready = prepared({**tiny, **ONE}, tmp_path)
+    ((trial, kimg),) = ready.survey().to_train()
+
+    def advance(self):
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(Training, "advance", advance)
+    with pytest.raises(RuntimeError, match=r"^Connection closed by peer$"):
+        as_rank(0, ready, trial, kimg)
+    assert ready.store.trial_record(trial)["status"] == "running"
+
+
+def test_the_workers_of_a_trial_read_the_one_copy_of_the_data(tiny, tmp_path, monkeypatch):
+    from ray.train import torch as train_torch
+
+    ready = prepared({**tiny, **ONE, "resources": {"workers": 2}}, tmp_path)
+    handed, outcome = [], {}
+
+    class Recorded:
+        def __init__(self, loop, *, train_loop_config, **_):
+            handed.append(train_loop_config["data"])
+
+        def fit(self):
+            pass
+
+    monkeypatch.setattr(train_torch, "TorchTrainer", Recorded)
+    trainable(ready)._fit_group(outcome)
+    assert handed == ["the data"] and not outcome
+
+
+# Trials that are lost ----------------------------------------------------------------------------
 
 
 def test_a_trial_is_stuck_once_it_is_silent_for_its_deadline(tiny, tmp_path, monkeypatch):
