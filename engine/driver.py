@@ -24,6 +24,8 @@ from trainables.datasets.data import Data
 
 GRACE = 10.0
 """Seconds that tasks in flight get to write when the run is interrupted."""
+RETRIES = 3
+"""Times that a trial whose process died is tried again without anything new in the store."""
 
 
 class Driver:
@@ -134,20 +136,24 @@ class Driver:
             if result.get("done"):
                 self.display.advance("trials")
 
-    def on_lost(self, trial: Trial, said: str, final: bool) -> None:
-        """A trial's process failed: note why; after the last attempt the trial has failed."""
+    def on_lost(self, trial: Trial, said: str) -> bool:
+        """A trial's process failed: note why. True: too often without progress, it has failed."""
         store, reason = self.job.store, reason_of(said)
         record = store.trial_record(trial)
-        record = {**record, "errors": [*record.get("errors", []), reason]}
-        if final:
+        losses = record.get("losses", 0) + 1
+        record |= {"errors": [*record.get("errors", []), reason], "losses": losses}
+        record["status"] = "pending"
+        if failed := losses > RETRIES:
+            del record["losses"]
             record |= {"status": "failed", "error": reason, "traceback": said}
             record |= {"fingerprint": self.job.prints["snapshot"]}
         store.write_trial_record(trial, record)
         with self.lock:
-            if final:
+            if failed:
                 self._failed(f"training {trial.address}: {reason}", said)
             else:
                 self.display.note(f"training {trial.address} is tried again: {reason}")
+        return failed
 
     def on_receipt(self, receipt: dict[str, Any]) -> None:
         """A task ended: count its pieces, show its errors, log the cell once it is whole."""

@@ -133,7 +133,13 @@ class Ledger:
             path = checkpoint_path(self.trial, again=training.step < self.kept_step)
             self.store.write_tensors(path, _arrays(training.state()), header)
             self.checkpoint_step = training.step
+            self.progressed()
         self.saved = time.monotonic()
+
+    def progressed(self) -> None:
+        """Processes that died before what has just been stored no longer count against it."""
+        if self.record.pop("losses", 0):
+            self.write(self.record["status"])
 
     def end(self) -> None:
         """The state on the way to an earlier kimg has served its purpose."""
@@ -152,6 +158,7 @@ class Ledger:
         self.store.write_tensors(
             snapshot_path(Cell(self.trial, snapshot.kimg)), _arrays(tensors), header
         )
+        self.progressed()
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -1,19 +1,23 @@
 """What the engine does about failures: tried again, given up, said, kept; Ray itself is real."""
 
 import logging
+import os
 import pickle
 
 import pytest
 import torch
 
 from engine import analyse as analyse_module
+from engine import driver as driver_module
 from engine import fanout, vigil
 from engine.analyse import analyse
 from engine.cluster import Ask, Room
+from engine.driver import Driver
 from engine.fanout import Fanout, reason_of
 from engine.files import Full
 from engine.grid import Cell, to_json
 from engine.job import OutOfMemory, naming_memory
+from engine.progress import Display
 from engine.resolve import load
 from engine.store import receipt_name
 from engine.trial import TrialFailed, train_trial
@@ -22,6 +26,32 @@ from tests.engine.helpers import compute, cube_of, job_of, prepared
 from trainables.train import Training
 
 ONE = {"axes": {"width": [64], "n_train": [8]}, "kimg": [1, 2]}
+
+
+@pytest.fixture(scope="module")
+def session():
+    """A small Ray of our own."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Whatever mode was read when Ray was imported: one that asks for nothing answers.
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _init(ray)
+    yield
+    ray.shutdown()
+
+
+def _init(ray):
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 * 2**20,
+    )
 
 
 # Memory ------------------------------------------------------------------------------------------
@@ -225,6 +255,79 @@ def test_the_workers_of_a_trial_read_the_one_copy_of_the_data(tiny, tmp_path, mo
 # Trials that are lost ----------------------------------------------------------------------------
 
 
+def test_a_trial_may_be_lost_any_number_of_times_with_progress_between_and_thrice_without(
+    tiny, tmp_path, monkeypatch
+):
+    ready = prepared({**tiny, **ONE, "resources": {"checkpoint_seconds": 1e-6}}, tmp_path)
+    job, data = job_of(ready), load(ready.sweep, "x")
+    ((trial, kimg),) = ready.survey().to_train()
+    driver = Driver(job, data, ready.survey(), None)
+    driver.display = Display(1, 2, 0)
+    real = Training.advance
+
+    def lost(last):
+        """Whether the trial is given up after a process that dies once it has taken a step."""
+
+        def advance(self):
+            if self.step == last:
+                raise OSError("its node is gone")
+            real(self)
+
+        monkeypatch.setattr(Training, "advance", advance)
+        with pytest.raises(OSError, match="its node is gone"):
+            list(train_trial(job, data, trial, kimg))
+        return driver.on_lost(trial, "its node is gone")
+
+    assert not any(lost(step) for step in (1, 2, 3, 4, 5, 6, 9))
+    assert [lost(9) for _ in range(3)] == [False, False, True]
+    record = ready.store.trial_record(trial)
+    assert record["status"] == "failed" and record["error"] == "its node is gone"
+    assert record["attempts"] == len(record["errors"]) == 10 and driver.failures == 1
+    assert not ready.survey().to_train()
+    ((_, again),) = ready.survey(retry_failed=True).to_train()
+    assert again == [2] and not driver.on_lost(trial, "and the count begins anew")
+
+
+class Deadly:
+    """A job that ends the process which receives it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+@pytest.mark.ray
+def test_a_trial_whose_process_dies_at_every_start_is_given_up(
+    session, tiny, tmp_path, monkeypatch
+):
+    from ray import put
+
+    from engine.tuning import Plan, tune_trials
+
+    monkeypatch.setattr(driver_module, "RETRIES", 1)
+    ready = prepared({**tiny, **ONE}, tmp_path)
+    job, work = job_of(ready), ready.survey().to_train()
+    driver = Driver(job, load(ready.sweep, "x"), ready.survey(), None)
+    driver.display = Display(1, 2, 0)
+    refs = put(Deadly()), put(None)
+    room = Room(Ask("a trial", {"CPU": 1}))
+    queue = Fanout(*refs, {}, room=room, on_receipt=None, deadline=None)
+    tune_trials(
+        job,
+        refs,
+        Plan(work),
+        queue,
+        driver.on_snapshot,
+        driver.on_lost,
+        vigil.Vigil(ready.store, lambda _: 600.0),
+        driver.stop,
+        room,
+    )
+    queue.close()
+    record = ready.store.trial_record(work[0][0])
+    assert record["status"] == "failed" and len(record["errors"]) == 2
+    assert driver.failures == 1
+
+
 def test_a_trial_is_stuck_once_it_is_silent_for_its_deadline(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(vigil, "PATIENCE", 100.0)
     ready = prepared({**tiny, **ONE}, tmp_path)
@@ -254,32 +357,6 @@ def test_the_deadline_grows_with_what_is_predicted_and_is_never_short():
 # Tasks -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def session():
-    """A small Ray of our own."""
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        # Whatever mode was read when Ray was imported: one that asks for nothing answers.
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        _init(ray)
-    yield
-    ray.shutdown()
-
-
-def _init(ray):
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,
-    )
-
-
 @pytest.fixture
 def tasks(session, tmp_path, monkeypatch):
     """Run one task whose attempts do as told; returns its receipts and the number of attempts."""
@@ -288,7 +365,6 @@ def tasks(session, tmp_path, monkeypatch):
         folder = str(tmp_path)
 
         def attempts(job, data, task, last):
-            import os
             import time
 
             yield None
