@@ -354,6 +354,41 @@ def test_the_deadline_grows_with_what_is_predicted_and_is_never_short():
     assert vigil.deadline(3600.0) == 20 * 3600
 
 
+# TensorBoard -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def driver(tiny, tmp_path):
+    """Of a finished sweep."""
+    ready = prepared({**tiny, **ONE, "analyses": ["generalization"]}, tmp_path)
+    compute(ready)
+    driver = Driver(job_of(ready), load(ready.sweep, "x"), ready.survey(), None)
+    driver.display = Display(1, 2, 0)
+    return driver
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_ends_no_run(driver, capsys):
+    files = driver.job.store.files
+    files.write("tensorboard", b"a file in the place of the folder")
+    cell = Cell(driver.todo.trials[0], 1)
+    driver._log(cell)
+    driver._log(cell)
+    driver._finish_board(driver.todo)
+    assert capsys.readouterr().err.count("TensorBoard is not complete: ") == 1
+    files.delete("tensorboard")
+    driver._finish_board(driver.todo)
+    assert driver.board.has(cell.trial)
+
+
+def test_a_log_that_fills_the_disk_ends_the_run(driver, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(driver.board, "begin", full)
+    with pytest.raises(Full, match=r"no space left on .*run the same command again"):
+        driver._finish_board(driver.todo)
+
+
 # Tasks -------------------------------------------------------------------------------------------
 
 
