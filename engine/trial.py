@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analyses.specimen import calls
 from engine.grid import Cell, Trial, moment
 from engine.job import (
     ELSEWHERE,
@@ -221,7 +222,7 @@ def _train(
     denoiser = job.denoiser(trial, device)
     images = torch.from_numpy(training_points(data, trial.subset)).to(device, job.dtype)
     labels = job.drawn_labels(data, trial, len(data.heldout))
-    heldout = Heldout(data, config, job.dtype, device, labels)
+    heldout = Heldout(data, config, job.dtype, device, labels, job.sweep.numerics.eval_batch)
     live: list[Training] = []
 
     def on_step(training: Training) -> None:
@@ -276,7 +277,8 @@ class Heldout:
         config: TrainConfig,
         dtype: torch.dtype,
         device: torch.device,
-        labels: torch.Tensor | None = None,
+        labels: torch.Tensor | None,
+        eval_batch: int,
     ) -> None:
         points = torch.from_numpy(data.heldout.copy())  # the shared array is read-only
         generator = stream("probe", "heldout_stream_loss")
@@ -285,10 +287,16 @@ class Heldout:
         self.sigma = config.noise_levels(z).to(device, dtype)
         self.points, self.eps = points.to(device, dtype), eps.to(device, dtype)
         self.labels = None if labels is None else labels.to(device)
+        self.blocks = calls(len(points), eval_batch)
 
     @torch.inference_mode()
     def loss(self, denoiser: Denoiser, weights: Mapping[str, torch.Tensor]) -> float:
         """Weighted denoising loss per pixel, mean over held-out points."""
         denoiser.load_state_dict({k: v.to(self.points.device) for k, v in weights.items()})
-        each = loss(denoiser, self.points, self.sigma, self.eps, self.labels)
-        return float(each.double().mean() / self.points[0].numel())
+        each = []
+        for rows in self.blocks:
+            labels = None if self.labels is None else self.labels[rows]
+            each.append(
+                loss(denoiser, self.points[rows], self.sigma[rows], self.eps[rows], labels)
+            )
+        return float(torch.cat(each).double().mean() / self.points[0].numel())

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from engine import grid
 from engine.analyse import analyse
-from engine.grid import Cell
+from engine.grid import Cell, trials
 from engine.pieces import Piece, Variable
 from engine.resolve import load
 from engine.run import record_run
 from engine.spec import SpecError
 from engine.store import checkpoint_path, piece_path, snapshot_path
-from engine.trial import TrialFailed, train_trial
+from engine.trial import Heldout, TrialFailed, train_trial
 from engine.work import DONE, FAILED, PENDING
 from tests.engine.helpers import VOLATILE, compute, contents, cube_of, job_of, prepared
 from trainables.train import Training
@@ -152,6 +152,20 @@ def test_a_killed_training_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch)
     assert 0 < step_of(killed, trial) < 8
     compute(killed, analyses=[])
     assert contents(tmp_path / "whole", "kimg*") == contents(tmp_path / "killed", "kimg*")
+
+
+def test_held_out_images_are_evaluated_in_blocks_and_never_one_alone(tiny, tmp_path):
+    tiny |= {"data": {"name": "digits", "n_heldout": 33}}
+    job = job_of(prepared(tiny, tmp_path))
+    trial, data = trials(job.sweep)[0], load(job.sweep, "x")
+    denoiser, config = job.denoiser(trial, "cpu"), job.config(trial)
+    weights, rows, found = denoiser.state_dict(), [], []
+    denoiser.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    for eval_batch in (64, 33, 16):
+        heldout = Heldout(data, config, job.dtype, torch.device("cpu"), None, eval_batch)
+        found.append(heldout.loss(denoiser, weights))
+    assert rows == [33, 33, 16, 17]
+    assert found[0] == found[1] == pytest.approx(found[2], rel=1e-6)
 
 
 def test_a_torn_checkpoint_costs_time_and_no_numbers(tiny, tmp_path):
