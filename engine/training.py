@@ -97,14 +97,18 @@ class Trainable(tune.Trainable):
 
     def _by_group(self) -> Iterator[dict[str, Any]]:
         """A worker group trains in a thread of this trial; its snapshots come from the store."""
+        stored = self.job.store.has_snapshot
+        missing = [kimg for kimg in self.kimg if not stored(Cell(self.trial, kimg))]
+        if not missing:
+            return
         outcome: dict[str, Any] = {}
         thread = threading.Thread(target=self._fit_group, args=(outcome,), daemon=True)
         thread.start()
-        for kimg in self.kimg:
+        for kimg in missing:
             cell = Cell(self.trial, kimg)
-            while not self.job.store.has_snapshot(cell) and thread.is_alive():
+            while not stored(cell) and thread.is_alive():
                 time.sleep(POLL)
-            if not self.job.store.has_snapshot(cell):
+            if not stored(cell):
                 break
             record = self.job.store.trial_record(self.trial)
             yield {"kimg": kimg, **record["snapshots"][moment(kimg)]}

@@ -234,22 +234,27 @@ def test_a_rank_that_loses_another_does_not_fail_the_training(tiny, tmp_path, mo
     assert ready.store.trial_record(trial)["status"] == "running"
 
 
-def test_the_workers_of_a_trial_read_the_one_copy_of_the_data(tiny, tmp_path, monkeypatch):
+def test_a_group_starts_for_what_is_missing_alone_and_reads_the_one_copy_of_the_data(
+    tiny, tmp_path, monkeypatch
+):
     from ray.train import torch as train_torch
 
     ready = prepared({**tiny, **ONE, "resources": {"workers": 2}}, tmp_path)
-    handed, outcome = [], {}
+    ((trial, kimg),) = ready.survey().to_train()
+    handed, group = [], trainable(ready)
+    as_rank(0, ready, trial, kimg[:1])
 
-    class Recorded:
+    class Here:
         def __init__(self, loop, *, train_loop_config, **_):
             handed.append(train_loop_config["data"])
 
         def fit(self):
-            pass
+            as_rank(0, ready, trial, kimg)
 
-    monkeypatch.setattr(train_torch, "TorchTrainer", Recorded)
-    trainable(ready)._fit_group(outcome)
-    assert handed == ["the data"] and not outcome
+    monkeypatch.setattr(train_torch, "TorchTrainer", Here)
+    assert [metrics["kimg"] for metrics in group._by_group()] == [2]
+    assert list(group._by_group()) == []
+    assert handed == ["the data"]
 
 
 # Trials that are lost ----------------------------------------------------------------------------
