@@ -16,7 +16,7 @@ from analyses.differential import jvp
 from analyses.sampler import SIGMA_MAX, Path, dense, edm_grid, states
 from analyses.subset import Denoiser, Subset
 
-__all__ = ["Denoiser", "Specimen", "Subset"]
+__all__ = ["Denoiser", "Specimen", "Subset", "calls"]
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Specimen(Subset):
         A lone remaining row joins the last call: batches of one row alone round differently.
         """
         out = torch.empty_like(y, dtype=torch.float64)
-        for rows in _calls(len(y), self.eval_batch):
+        for rows in calls(len(y), self.eval_batch):
             told = () if labels is None else (labels[rows],)
             out[rows] = self.denoiser(y[rows], sigma, *told)
         return out
@@ -100,7 +100,7 @@ class Specimen(Subset):
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         """D(y; sigma) and J(y) v, the derivative of each row along v, in calls as of `apply`."""
         out, along = (torch.empty_like(y, dtype=torch.float64) for _ in range(2))
-        for rows in _calls(len(y), self.eval_batch):
+        for rows in calls(len(y), self.eval_batch):
             out[rows], along[rows] = jvp(self.denoiser, y[rows], v[rows], sigma)
         return out, along
 
@@ -170,7 +170,7 @@ class Specimen(Subset):
         return self.path().samples
 
 
-def _calls(n: int, most: int) -> list[slice]:
+def calls(n: int, most: int) -> list[slice]:
     """The rows of each call of a denoiser: `most`, and one more rather than one alone."""
     starts = list(range(0, n, most))
     if len(starts) > 1 and n - starts[-1] == 1:

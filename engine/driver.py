@@ -1,9 +1,10 @@
 """The driver of a run: snapshots to analyses, missing trials to Tune, receipts to the display."""
 
 import threading
-import traceback
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from traceback import format_exc
 from typing import Any
 
 from engine.board import Board
@@ -24,6 +25,8 @@ from trainables.datasets.data import Data
 
 GRACE = 10.0
 """Seconds that tasks in flight get to write when the run is interrupted."""
+RETRIES = 3
+"""Times that a trial whose process died is tried again without anything new in the store."""
 
 
 class Driver:
@@ -31,7 +34,7 @@ class Driver:
 
     def __init__(self, job: Job, data: Data, todo: Survey, max_failures: int | None) -> None:
         self.job, self.data, self.todo, self.max_failures = job, data, todo, max_failures
-        self.board = Board(job, data)
+        self.board, self.board_failed = Board(job, data), False
         self.failures = 0
         self.full: Full | None = None
         self.fanout: Fanout | None = None
@@ -97,7 +100,8 @@ class Driver:
                 stored = [
                     k for k, row in zip(self.job.sweep.kimg, complete[i], strict=True) if row.all()
                 ]
-                self.board.begin(trial, stored)
+                with self._board_errors():
+                    self.board.begin(trial, stored)
         for at, missing in [*self.todo.to_reference(), *self.todo.to_analyse()]:
             self.waiting[at] = set(missing) & set(self.job.facts.alone)
             fanout.add(at, missing)
@@ -134,20 +138,24 @@ class Driver:
             if result.get("done"):
                 self.display.advance("trials")
 
-    def on_lost(self, trial: Trial, said: str, final: bool) -> None:
-        """A trial's process failed: note why; after the last attempt the trial has failed."""
+    def on_lost(self, trial: Trial, said: str) -> bool:
+        """A trial's process failed: note why. True: too often without progress, it has failed."""
         store, reason = self.job.store, reason_of(said)
         record = store.trial_record(trial)
-        record = {**record, "errors": [*record.get("errors", []), reason]}
-        if final:
+        losses = record.get("losses", 0) + 1
+        record |= {"errors": [*record.get("errors", []), reason], "losses": losses}
+        record["status"] = "pending"
+        if failed := losses > RETRIES:
+            del record["losses"]
             record |= {"status": "failed", "error": reason, "traceback": said}
             record |= {"fingerprint": self.job.prints["snapshot"]}
         store.write_trial_record(trial, record)
         with self.lock:
-            if final:
+            if failed:
                 self._failed(f"training {trial.address}: {reason}", said)
             else:
                 self.display.note(f"training {trial.address} is tried again: {reason}")
+        return failed
 
     def on_receipt(self, receipt: dict[str, Any]) -> None:
         """A task ended: count its pieces, show its errors, log the cell once it is whole."""
@@ -186,13 +194,26 @@ class Driver:
         job.store.add_receipts(at, receipt["group"], receipts, receipt["lost"][:-1])
 
     def _log(self, cell: Cell) -> None:
-        """TensorBoard is for looking: what goes wrong there is said and costs no result."""
-        try:
+        with self._board_errors():
             if cell.trial not in self.board.left:
                 self.board.begin(cell.trial, [])
             self.board.add(cell)
+
+    @contextmanager
+    def _board_errors(self) -> Iterator[None]:
+        """TensorBoard is for looking: what goes wrong there is said, once, and costs no result.
+
+        A full disk is everybody's.
+        """
+        try:
+            with self.job.store.files.noticing_full():
+                yield
+        except Full:
+            raise
         except Exception as error:
-            self.display.note(f"TensorBoard: {cell}: {error}\n{traceback.format_exc()}")
+            if not self.board_failed:
+                self.display.note(f"TensorBoard is not complete: {error}\n{format_exc()}")
+            self.board_failed = True
 
     def _traceback(self, receipt: dict[str, Any], name: str) -> str:
         stored = self.job.store.read_receipts(
@@ -206,9 +227,12 @@ class Driver:
 
     def _finish_board(self, after: Survey) -> None:
         """Runs of finished trials whose log was lost are written again from the store."""
-        self.board.close()
+        with self._board_errors():
+            self.board.close()
         complete = after.measured().all(axis=(1, 2))
         for trial in (t for t, whole in zip(after.trials, complete, strict=True) if whole):
             if not self.board.has(trial):
-                self.board.begin(trial, self.job.sweep.kimg)
-        self.board.close()
+                with self._board_errors():
+                    self.board.begin(trial, self.job.sweep.kimg)
+        with self._board_errors():
+            self.board.close()

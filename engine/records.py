@@ -46,6 +46,7 @@ class Trial(TypedDict, total=False):
     fingerprint: str
     snapshots: dict[str, dict[str, int | float]]
     heartbeat: float
+    losses: int
     error: str
     traceback: str
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from engine.resolve import Facts, changed, fingerprints, identity, load, resolve
 from engine.spec import SpecError, Sweep, as_mapping, canonical
 from engine.store import Store
 from engine.work import FAILED, PENDING, Survey, survey
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -123,32 +125,39 @@ def run(
     command: str = "diffphase run",
 ) -> int:
     """Compute everything missing, then gather and draw. Returns the exit status."""
-    prepared.store.files.check(make=True)
-    with prepared.store.files.lock():
-        prepared.store.files.sweep_temporaries()
-        todo = prepared.survey(retry_failed=retry_failed)
-        for line in lines(r for r in prepared.explain(todo) if r["state"] == "stale"):
-            print(f"{line}; recomputed")
-        status = 0
-        if not todo.is_finished and address is None and max_hours is not None:
-            _check_hours(prepared, todo, max_hours)
-        if not todo.is_finished:
+    with Interrupts() as interrupts:
+
+        def begin(todo: Survey) -> None:
+            """Once the machines are known: the last refusal, then the first record."""
+            interrupts.arm()  # Ray has put a handler of its own in place
+            if address is not None and max_hours is not None:
+                _check_hours(prepared, todo, max_hours, address)
             record_run(prepared, command)
-            status = _compute(prepared, todo, address, max_failures, max_hours)
-        elif prepared.store.record() is None or _changed(prepared):
-            record_run(prepared, command)
-        if status == 130:
-            return status
-        after = todo if todo.is_finished and not retry_failed else prepared.survey()
-        publish(
-            prepared.sweep,
-            prepared.facts.model_dump(mode="json"),
-            prepared.prints,
-            prepared.store,
-            after,
-            figures=figures,
-        )
-        return _outcome(after)
+
+        try:
+            prepared.store.files.check(make=True)
+            with prepared.store.files.lock():
+                prepared.store.files.sweep_temporaries()
+                todo = prepared.survey(retry_failed=retry_failed)
+                for line in lines(r for r in prepared.explain(todo) if r["state"] == "stale"):
+                    print(f"{line}; recomputed")
+                if not todo.is_finished:
+                    if address is None and max_hours is not None:
+                        _check_hours(prepared, todo, max_hours)
+                    _compute(prepared, todo, address, max_failures, begin)
+                elif prepared.store.record() is None or _changed(prepared):
+                    record_run(prepared, command)
+                after = todo if todo.is_finished and not retry_failed else prepared.survey()
+                _publish(prepared, after, figures=figures)
+                return _outcome(after)
+        except (KeyboardInterrupt, SystemExit):  # the latter from Ray's handler, while it starts
+            print("interrupted: the same command goes on from here", file=sys.stderr)
+            return 130
+
+
+def _publish(prepared: Prepared, after: Survey, *, figures: bool) -> None:
+    facts = prepared.facts.model_dump(mode="json")
+    publish(prepared.sweep, facts, prepared.prints, prepared.store, after, figures=figures)
 
 
 def _changed(prepared: Prepared) -> bool:
@@ -174,9 +183,9 @@ def _compute(
     todo: Survey,
     address: str | None,
     max_failures: int | None,
-    max_hours: float | None,
-) -> int:
-    """Train and analyse what is missing on a Ray cluster; 130 when interrupted."""
+    begin: Callable[[Survey], None],
+) -> None:
+    """Train and analyse what is missing on a Ray cluster, after `begin` has let it."""
     from engine.cluster import check_storage, cluster, configure
     from engine.cost import check_memory
 
@@ -188,20 +197,11 @@ def _compute(
     job = Job(prepared.sweep, prepared.facts, prepared.prints, prepared.store)
     if address is None:
         check_memory(job, prepared.origin)
-    try:
-        with (
-            cluster(address, data.nbytes, groups=prepared.sweep.resources.workers > 1),
-            interruptible(),
-        ):
-            if address is not None:
-                check_storage(prepared.store.files)
-            if address is not None and max_hours is not None:
-                _check_hours(prepared, todo, max_hours, address)
-            Driver(job, data, todo, max_failures).work(lambda: prepared.survey())
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    with cluster(address, data.nbytes, groups=prepared.sweep.resources.workers > 1):
+        if address is not None:
+            check_storage(prepared.store.files)
+        begin(todo)
+        Driver(job, data, todo, max_failures).work(lambda: prepared.survey())
 
 
 def _check_hours(
@@ -216,20 +216,26 @@ def _check_hours(
     check_hours(estimate(job, todo, machine(address)), max_hours, prepared.origin)
 
 
-@contextmanager
-def interruptible() -> Any:
+class Interrupts:
     """SIGINT and SIGTERM raise once, so that writes end; a second one ends the process at once."""
-    seen = []
 
-    def handler(number: int, frame: object) -> None:
-        if seen:
+    def __enter__(self) -> "Interrupts":
+        self.seen = False
+        self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.arm()
+        return self
+
+    def arm(self) -> None:
+        """Take the signals, or take them back."""
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.seen:
             os._exit(130)
-        seen.append(number)
+        self.seen = True
         raise Interrupted
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
+    def __exit__(self, *error: object) -> None:
+        for number, old in self.before.items():
             signal.signal(number, old)

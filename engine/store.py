@@ -3,7 +3,7 @@
 <storage>/<sweep>/
   sweep.json                          resolved sweep, facts, identity, history
   trials/<address>/trial.json         state of the training, one record per snapshot
-                   checkpoint.safetensors
+                   checkpoint.safetensors  checkpoint-again.safetensors
                    snapshots/kimg=64.safetensors
                    pieces/kimg=64,<analysis>.arrow
                    log/kimg=64,<group>.json      receipts: seconds, host, errors
@@ -247,6 +247,10 @@ def snapshot_path(cell: Cell) -> str:
     return f"{folder(cell.trial)}/snapshots/{moment(cell.kimg)}.safetensors"
 
 
-def checkpoint_path(trial: Trial) -> str:
-    """Where a trial's full state lies, relative to the sweep's folder."""
-    return f"{folder(trial)}/checkpoint.safetensors"
+def checkpoint_path(trial: Trial, *, again: bool = False) -> str:
+    """Where a trial's full state lies, relative to the sweep's folder.
+
+    Args:
+        again: that of a training on its way to a kimg before the stored state.
+    """
+    return f"{folder(trial)}/checkpoint{'-again' if again else ''}.safetensors"

@@ -17,7 +17,6 @@ from ray import tune
 from engine.cluster import trial_ask
 from engine.files import Full
 from engine.grid import Cell, Trial, from_json, moment
-from engine.job import Job
 from engine.store import place
 
 POLL = 0.2
@@ -27,12 +26,16 @@ POLL = 0.2
 class Trainable(tune.Trainable):
     """Trains one trial; the store is its only memory, so Tune's checkpoints are empty."""
 
-    def setup(self, config: dict[str, Any], job: Job | None = None, data: Any = None) -> None:
+    refs: tuple[Any, Any]
+    """Job and data in the object store."""
+
+    def setup(self, config: dict[str, Any]) -> None:
         """Read what the store holds; Tune calls this for the first trial of a process."""
-        if job is not None:
-            self.job, self.data = job, data
-            if job.store.record() is None:  # a node that joined late: it would train into the void
-                raise OSError(f"{place()['host']} does not see the storage {job.store.folder}")
+        if not hasattr(self, "job"):
+            self.job, self.data = ray.get(list(self.refs))
+            store = self.job.store
+            if store.record() is None:  # a node that joined late: it would train into the void
+                raise OSError(f"{place()['host']} does not see the storage {store.folder}")
         self.trial: Trial = from_json(config["trial"])
         self.kimg: list[float] = list(config["kimg"])
         group = self.job.sweep.resources.workers > 1
@@ -94,20 +97,24 @@ class Trainable(tune.Trainable):
 
     def _by_group(self) -> Iterator[dict[str, Any]]:
         """A worker group trains in a thread of this trial; its snapshots come from the store."""
+        stored = self.job.store.has_snapshot
+        missing = [kimg for kimg in self.kimg if not stored(Cell(self.trial, kimg))]
+        if not missing:
+            return
         outcome: dict[str, Any] = {}
         thread = threading.Thread(target=self._fit_group, args=(outcome,), daemon=True)
         thread.start()
-        for kimg in self.kimg:
+        for kimg in missing:
             cell = Cell(self.trial, kimg)
-            while not self.job.store.has_snapshot(cell) and thread.is_alive():
+            while not stored(cell) and thread.is_alive():
                 time.sleep(POLL)
-            if not self.job.store.has_snapshot(cell):
+            if not stored(cell):
                 break
             record = self.job.store.trial_record(self.trial)
             yield {"kimg": kimg, **record["snapshots"][moment(kimg)]}
         thread.join()
         if "error" in outcome:
-            raise self._reason(outcome["error"])
+            raise self._noted(outcome["error"])
 
     def _fit_group(self, outcome: dict[str, Any]) -> None:
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -117,7 +124,7 @@ class Trainable(tune.Trainable):
         gpus = share.get("GPU", 0)
         config = {
             "job": self.job,
-            "data": ray.put(self.data),
+            "data": self.refs[1],
             "trial": self.config["trial"],
             "kimg": self.kimg,
         }
@@ -135,27 +142,39 @@ class Trainable(tune.Trainable):
                 run_config=ray.train.RunConfig(
                     name=f"group-{self.trial_id}",
                     storage_path=self.logdir,
-                    failure_config=ray.train.FailureConfig(
-                        max_failures=2, controller_failure_limit=3
-                    ),
+                    # What can be tried again is: by Tune, which knows what it was.
+                    failure_config=ray.train.FailureConfig(controller_failure_limit=3),
                 ),
             ).fit()
         except Exception as error:
             outcome["error"] = error
 
-    def _reason(self, error: Exception) -> Exception:
-        """A failed training if the trial's record says so, else the worker group's own error."""
-        from engine.trial import TrialFailed
+    def _noted(self, error: Exception) -> Exception:
+        """What a worker group failed of; if that is the training itself, its record says so.
 
-        if self.job.store.trial_record(self.trial).get("status") == "failed":
-            return TrialFailed(f"Training failed at {self.trial.address}: {error}")
-        return error
+        Noted here, once nobody else writes it: a rank that has failed knows nothing of the others.
+        """
+        from engine.trial import Ledger, TrialFailed
+
+        reason = reason_of_group(error)
+        if isinstance(reason, TrialFailed):
+            Ledger(self.job, self.trial).fail(reason.reason, str(error))
+        return reason
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the store has it."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: `setup` reads the store."""
+
+
+def reason_of_group(error: Exception) -> Exception:
+    """The error of a rank that says more than that the group is no more, else the group's own."""
+    from engine.trial import TrialFailed
+
+    causes = getattr(error, "worker_failures", {}).values()
+    telling = (TrialFailed, Full, MemoryError, OSError)
+    return next((c for kind in telling for c in causes if isinstance(c, kind)), error)
 
 
 def group_loop(config: dict[str, Any]) -> None:

@@ -9,8 +9,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+from analyses.specimen import calls
 from engine.grid import Cell, Trial, moment
 from engine.job import (
     ELSEWHERE,
@@ -28,17 +30,25 @@ from trainables.train import Snapshot, TrainConfig, Training, steps_at, train
 
 HEARTBEAT = 15.0
 """Seconds between signs of life in trial.json."""
+CPU = torch.device("cpu")
 Wrap = Callable[[torch.nn.Module], torch.nn.Module]
 
 
 class TrialFailed(RuntimeError):
-    """The training itself failed (it diverged, say); its record holds the reason."""
+    """The training itself failed (it diverged, say)."""
+
+    def __init__(self, at: str, reason: str) -> None:
+        super().__init__(at, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "Training failed at {}: {}".format(*self.args)
 
 
 class Ledger:
     """What one trial writes: its record, its checkpoint, its snapshots."""
 
-    def __init__(self, job: Job, trial: Trial, device: torch.device) -> None:
+    def __init__(self, job: Job, trial: Trial, device: torch.device = CPU) -> None:
         self.job, self.trial, self.store = job, trial, job.store
         self.record = {
             "snapshots": {},
@@ -46,7 +56,7 @@ class Ledger:
             "errors": [],
             **self.store.trial_record(trial),
         }
-        self.seconds, self.checkpoint_step = 0.0, 0
+        self.seconds, self.checkpoint_step, self.kept_step = 0.0, 0, 0
         self.clock = clock_of(device)
         self.start()
         self.beat = self.saved = time.monotonic()
@@ -60,21 +70,30 @@ class Ledger:
         return self.seconds + self.clock() - self.started
 
     def state(self, until: int) -> dict[str, torch.Tensor] | None:
-        """The stored checkpoint if it is ours and not beyond step `until`."""
-        try:
-            found = self.store.read_tensors(checkpoint_path(self.trial))
-        except ValueError as error:
-            # A torn checkpoint costs time, never numbers: training from the start gives the same.
-            self.record["note"] = f"{error}; trained again from the start"
+        """The furthest stored state of ours that is not beyond step `until`.
+
+        One that is beyond is kept: a kimg after it needs no training from the start.
+        """
+        found = {int(h["step"]): (tensors, h) for tensors, h in self._checkpoints()}
+        self.kept_step = max((step for step in found if step > until), default=0)
+        self.checkpoint_step = max((step for step in found if step <= until), default=0)
+        if not self.checkpoint_step:
             return None
-        if found is None:
-            return None
-        tensors, header = found
-        self.checkpoint_step = int(header["step"])
-        if header["fingerprint"] != self.job.prints["snapshot"] or self.checkpoint_step > until:
-            return None
+        tensors, header = found[self.checkpoint_step]
         self.seconds = float(header["seconds"])
         return {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
+
+    def _checkpoints(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, str]]]:
+        """What whole checkpoints of the same training hold."""
+        for again in (False, True):
+            try:
+                found = self.store.read_tensors(checkpoint_path(self.trial, again=again))
+            except ValueError as error:
+                # It costs time, never numbers: training from the start gives the same.
+                self.record["note"] = f"{error}; trained again without it"
+                continue
+            if found and found[1]["fingerprint"] == self.job.prints["snapshot"]:
+                yield found
 
     def begin(self) -> None:
         """Count an attempt; one before it that neither finished nor failed was cut off."""
@@ -83,11 +102,10 @@ class Ledger:
         self.record["attempts"] += 1
         self.write("running")
 
-    def fail(self, error: Exception) -> None:
-        """Note why the training cannot go on."""
-        reason = f"{type(error).__name__}: {error}"
+    def fail(self, reason: str, said: str) -> None:
+        """Note why the training cannot go on, and all that was said of it."""
         self.record["errors"].append(reason)
-        self.write("failed", error=reason, traceback=traceback.format_exc())
+        self.write("failed", error=reason, traceback=said)
 
     def write(self, status: str, **more: Any) -> None:
         """Replace trial.json."""
@@ -106,18 +124,27 @@ class Ledger:
             self.write("running")
 
     def save(self, training: Training) -> None:
-        """Write the full state, unless a later one is stored already."""
+        """Write the full state, beside a stored one that is further."""
         if training.step > self.checkpoint_step:
             header = {
                 "step": str(training.step),
                 "seconds": repr(self.elapsed()),
                 "fingerprint": self.job.prints["snapshot"],
             }
-            self.store.write_tensors(
-                checkpoint_path(self.trial), _arrays(training.state()), header
-            )
+            path = checkpoint_path(self.trial, again=training.step < self.kept_step)
+            self.store.write_tensors(path, _arrays(training.state()), header)
             self.checkpoint_step = training.step
+            self.progressed()
         self.saved = time.monotonic()
+
+    def progressed(self) -> None:
+        """Processes that died before what has just been stored no longer count against it."""
+        if self.record.pop("losses", 0):
+            self.write(self.record["status"])
+
+    def end(self) -> None:
+        """The state on the way to an earlier kimg has served its purpose."""
+        self.store.files.delete(checkpoint_path(self.trial, again=True))
 
     def snapshot(self, snapshot: Snapshot, numbers: dict[str, float], *, last: bool) -> None:
         """Store a snapshot; its numbers first, so that its presence implies them."""
@@ -132,6 +159,7 @@ class Ledger:
         self.store.write_tensors(
             snapshot_path(Cell(self.trial, snapshot.kimg)), _arrays(tensors), header
         )
+        self.progressed()
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
@@ -154,8 +182,11 @@ def train_trial(
     With several ranks all train and rank 0 alone writes. Nothing missing: nothing is yielded.
 
     Raises:
-        TrialFailed: the training failed; the reason is in the trial's record.
+        TrialFailed: the training failed; the reason is in the trial's record. With several ranks
+            it is not yet: whoever sees the end of all of them notes it.
     """
+    # In a group a rank sees the loss of another as a RuntimeError: no fault of the training.
+    elsewhere = ELSEWHERE if world == 1 else (*ELSEWHERE, RuntimeError)
     use_threads(job)
     device = torch.device(device)
     missing = [k for k in kimg if not job.store.has_snapshot(Cell(trial, k))]
@@ -166,12 +197,13 @@ def train_trial(
                 ledger.begin()
             with naming_memory():
                 yield from _train(job, data, trial, missing, ledger, wrap, rank, world, device)
-    except ELSEWHERE:
+    except elsewhere:
         raise
     except Exception as error:
-        if rank == 0:
-            ledger.fail(error)
-        raise TrialFailed(f"Training failed at {trial.address}: {error}") from error
+        failed = TrialFailed(trial.address, f"{type(error).__name__}: {error}")
+        if world == 1:
+            ledger.fail(failed.reason, traceback.format_exc())
+        raise failed from error
 
 
 def _train(
@@ -190,7 +222,7 @@ def _train(
     denoiser = job.denoiser(trial, device)
     images = torch.from_numpy(training_points(data, trial.subset)).to(device, job.dtype)
     labels = job.drawn_labels(data, trial, len(data.heldout))
-    heldout = Heldout(data, config, job.dtype, device, labels)
+    heldout = Heldout(data, config, job.dtype, device, labels, job.sweep.numerics.eval_batch)
     live: list[Training] = []
 
     def on_step(training: Training) -> None:
@@ -224,9 +256,12 @@ def _train(
         }
         if rank == 0:
             numbers["heldout_stream_loss"] = heldout.loss(probe, snapshot.ema)
-            ledger.snapshot(snapshot, numbers, last=snapshot.kimg == missing[-1])
+            last = snapshot.kimg == missing[-1]
+            ledger.snapshot(snapshot, numbers, last=last)
             if live:
                 ledger.save(live[0])
+            if last:
+                ledger.end()
         yield {"kimg": snapshot.kimg, **numbers}
 
 
@@ -242,7 +277,8 @@ class Heldout:
         config: TrainConfig,
         dtype: torch.dtype,
         device: torch.device,
-        labels: torch.Tensor | None = None,
+        labels: torch.Tensor | None,
+        eval_batch: int,
     ) -> None:
         points = torch.from_numpy(data.heldout.copy())  # the shared array is read-only
         generator = stream("probe", "heldout_stream_loss")
@@ -251,10 +287,16 @@ class Heldout:
         self.sigma = config.noise_levels(z).to(device, dtype)
         self.points, self.eps = points.to(device, dtype), eps.to(device, dtype)
         self.labels = None if labels is None else labels.to(device)
+        self.blocks = calls(len(points), eval_batch)
 
     @torch.inference_mode()
     def loss(self, denoiser: Denoiser, weights: Mapping[str, torch.Tensor]) -> float:
         """Weighted denoising loss per pixel, mean over held-out points."""
         denoiser.load_state_dict({k: v.to(self.points.device) for k, v in weights.items()})
-        each = loss(denoiser, self.points, self.sigma, self.eps, self.labels)
-        return float(each.double().mean() / self.points[0].numel())
+        each = []
+        for rows in self.blocks:
+            labels = None if self.labels is None else self.labels[rows]
+            each.append(
+                loss(denoiser, self.points[rows], self.sigma[rows], self.eps[rows], labels)
+            )
+        return float(torch.cat(each).double().mean() / self.points[0].numel())

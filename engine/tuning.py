@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from engine.boundary import WAIT, BoundaryPlan
@@ -19,9 +20,6 @@ from engine.vigil import Vigil
 
 BACKLOG_PER_SLOT = 4
 """With more analyses waiting than this per slot no new trial starts until half are done."""
-RETRIES = 3
-"""Times that a trial whose process died is tried again, at the back of the queue."""
-
 MANY = 100_000
 """Trials at a time beyond any cluster's."""
 IDLE_POLLS = 3
@@ -162,6 +160,20 @@ OBJECTIVES = {"heldout_loss": "heldout_stream_loss", "stream_loss": "stream_loss
 """Objective in a sweep file -> number that training reports with each snapshot."""
 
 
+class Patience(FIFOScheduler):
+    """Tune's own order, without the trials that were given up: only a scheduler may end those."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_up: list[Any] = []
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Asked in every round, before anything starts."""
+        while self.given_up:
+            tune_controller.stop_trial(self.given_up.pop())
+        return super().choose_trial_to_run(tune_controller)
+
+
 class Watch(tune.Callback):
     """Turns Tune's results into analyses and progress; holds no state that Tune could save."""
 
@@ -169,12 +181,13 @@ class Watch(tune.Callback):
         self,
         fanout: Fanout,
         on_snapshot: Callable[[Trial, dict], None],
-        on_lost: Callable[[Trial, str, bool], None],
+        on_lost: Callable[[Trial, str], bool],
         analyses: list[str],
         vigil: Vigil,
+        patience: Patience,
     ) -> None:
         self.fanout, self.on_snapshot, self.on_lost = fanout, on_snapshot, on_lost
-        self.analyses, self.vigil = analyses, vigil
+        self.analyses, self.vigil, self.patience = analyses, vigil, patience
         self.live: dict[str, Any] = {}
         self.killed: dict[str, str] = {}
 
@@ -198,12 +211,14 @@ class Watch(tune.Callback):
         self.live.pop(trial.trial_id, None)
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Its process failed; Tune puts it at the back of the queue."""
-        self._lost(trial, final=False)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Its process failed once too often."""
-        self._lost(trial, final=True)
+        """Its process failed; Tune puts it at the back of the queue, we may give it up."""
+        self.vigil.end(trial.trial_id)
+        self.live.pop(trial.trial_id, None)
+        with open(trial.error_file) as file:
+            said = file.read().rpartition("\nFailure # ")[2]
+        said = self.killed.pop(trial.trial_id, said)
+        if self.on_lost(from_json(trial.config["trial"]), said):
+            self.patience.given_up.append(trial)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         """Kill what is stuck: Tune then retries it like any other whose process died."""
@@ -211,15 +226,6 @@ class Watch(tune.Callback):
             self.killed[key] = f"stuck: no sign of life for {seconds:.0f} s, past its deadline"
             self.vigil.end(key)
             ray.kill(self.live[key].temporary_state.ray_actor)
-
-    def _lost(self, trial: Any, *, final: bool) -> None:
-        self.vigil.end(trial.trial_id)
-        self.live.pop(trial.trial_id, None)
-        with open(trial.error_file) as file:
-            said = file.read().rpartition("\nFailure # ")[2]
-        self.on_lost(
-            from_json(trial.config["trial"]), self.killed.pop(trial.trial_id, said), final
-        )
 
     def __getstate__(self) -> dict:
         return {}
@@ -231,19 +237,20 @@ def tune_trials(
     plan: "AnyPlan",
     fanout: Fanout,
     on_snapshot: Callable[[Trial, dict], None],
-    on_lost: Callable[[Trial, str, bool], None],
+    on_lost: Callable[[Trial, str], bool],
     vigil: Vigil,
     stop: Callable[[], bool],
     room: Room,
 ) -> None:
-    """Train what is planned; `on_lost` hears of trials whose process died."""
+    """Train what is planned; `on_lost` hears of processes that died, and may give the trial up."""
     resources = job.sweep.resources
     asked = dict(room.ask.bundle)
     if resources.workers > 1:
         asked = {"memory": 1}  # its workers hold the CPUs: both doing so would deadlock
     auto = resources.concurrency == "auto"
     limit = room.wanted if auto else lambda: resources.concurrency
-    trainable = tune.with_resources(with_refs(*refs), asked)
+    trainable, patience = tune.with_resources(with_refs(*refs), asked), Patience()
+    watch = Watch(fanout, on_snapshot, on_lost, job.facts.alone, vigil, patience)
     # It misses the result files of Tune's own loggers; the store has the results.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="diffphase-tune-") as scratch:
@@ -251,6 +258,7 @@ def tune_trials(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=Feed(plan, fanout, stop, limit),
+                scheduler=patience,
                 num_samples=-1,
                 max_concurrent_trials=MANY,  # the feed counts: this cannot follow the cluster
                 reuse_actors=True,
@@ -260,8 +268,8 @@ def tune_trials(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[Watch(fanout, on_snapshot, on_lost, job.facts.alone, vigil)],
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[watch],
+                failure_config=tune.FailureConfig(max_failures=-1),  # it knows no progress
             ),
         ).fit()
 
@@ -270,9 +278,7 @@ def with_refs(job: Any, data: Any) -> type[Trainable]:
     """The trainable bound to job and data in the object store."""
 
     class Bound(Trainable):
-        def setup(self, config: dict[str, Any], **_: Any) -> None:
-            first = not hasattr(self, "job")
-            super().setup(config, *(ray.get([job, data]) if first else ()))
+        refs = job, data
 
     return Bound
 

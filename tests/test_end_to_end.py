@@ -223,7 +223,9 @@ def test_a_boundary_search_reads_the_pieces_it_asks_for_and_skips_the_rest(tiny,
     assert "snapshots" not in again.stderr
 
 
-def test_a_diverging_trial_is_a_failed_cell_and_not_a_dead_sweep(tiny, tmp_path):
+def test_a_diverging_trial_is_a_failed_cell_until_it_is_retried_and_not_a_dead_sweep(
+    tiny, tmp_path
+):
     training = {"batch": 128, "warmup_kimg": 1}
     axes = {"width": [64], "n_train": [8], "training.lr": [4e-3, 1e29, 1e30]}
     tiny |= {"training": training, "axes": axes, "analyses": ["generalization", "memorization"]}
@@ -235,9 +237,16 @@ def test_a_diverging_trial_is_a_failed_cell_and_not_a_dead_sweep(tiny, tmp_path)
     assert "2 cells are still pending: run the same command again" in done.stderr
     status = stored_cube(tmp_path / "tiny")["status"].squeeze()
     assert sorted(status.sum("kimg").values.tolist()) == [0, 2 * 2, 2 * 3]
-    run(path, tmp_path, expect=1)
+    retried = run(path, tmp_path, "--retry-failed", expect=1)
+    assert "trials 2/2" in retried.stderr  # the one that had failed, and the one that was pending
     status = stored_cube(tmp_path / "tiny")["status"]
     assert (status.sel(training_lr=4e-3) == 2).all()
     assert (status.sel(training_lr=[1e29, 1e30]) == 3).all()
+    records = [json.loads(p.read_text()) for p in (tmp_path / "tiny").glob("trials/*/trial.json")]
+    assert sorted((r["status"], r["attempts"], len(r["errors"])) for r in records) == [
+        ("done", 1, 0),
+        ("failed", 1, 1),
+        ("failed", 2, 2),
+    ]
     again = run(path, tmp_path, expect=1)
-    assert "trials 1" not in again.stderr
+    assert "trials" not in again.stderr

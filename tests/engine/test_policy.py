@@ -1,24 +1,57 @@
 """What the engine does about failures: tried again, given up, said, kept; Ray itself is real."""
 
 import logging
+import os
+import pickle
 
 import pytest
 import torch
 
 from engine import analyse as analyse_module
+from engine import driver as driver_module
 from engine import fanout, vigil
 from engine.analyse import analyse
 from engine.cluster import Ask, Room
+from engine.driver import Driver
 from engine.fanout import Fanout, reason_of
-from engine.grid import Cell
+from engine.files import Full
+from engine.grid import Cell, to_json
 from engine.job import OutOfMemory, naming_memory
+from engine.progress import Display
 from engine.resolve import load
 from engine.store import receipt_name
 from engine.trial import TrialFailed, train_trial
 from engine.work import DONE, FAILED
 from tests.engine.helpers import compute, cube_of, job_of, prepared
+from trainables.train import Training
 
 ONE = {"axes": {"width": [64], "n_train": [8]}, "kimg": [1, 2]}
+
+
+@pytest.fixture(scope="module")
+def session():
+    """A small Ray of our own."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Whatever mode was read when Ray was imported: one that asks for nothing answers.
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _init(ray)
+    yield
+    ray.shutdown()
+
+
+def _init(ray):
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 * 2**20,
+    )
 
 
 # Memory ------------------------------------------------------------------------------------------
@@ -89,8 +122,6 @@ def test_an_analysis_without_memory_fails_alone_on_the_last_attempt(tiny, tmp_pa
 def test_a_trial_that_diverges_late_keeps_what_was_done_and_names_step_kimg_loss_and_rate(
     tiny, tmp_path, monkeypatch
 ):
-    from trainables.train import Training
-
     ready = prepared({**tiny, **ONE, "kimg": [1, 2, 4]}, tmp_path)
     real = Training.advance
 
@@ -125,6 +156,183 @@ def test_the_record_of_a_trial_keeps_every_attempt(tiny, tmp_path, monkeypatch):
     assert record["errors"] == ["cut off: its process died or the run was interrupted"]
 
 
+# Worker groups -----------------------------------------------------------------------------------
+
+
+def trainable(ready):
+    """The one trial of a sweep as Tune sees it, with its worker group still to come."""
+    from engine.training import Trainable
+
+    class Alone(Trainable):
+        trial_id, logdir = "alone", "nowhere"
+        refs = "the job", "the data"
+
+    ((trial, kimg),) = ready.survey().to_train()
+    group = object.__new__(Alone)
+    group.job, group.trial, group.kimg = job_of(ready), trial, kimg
+    group.config = {"trial": to_json(trial)}
+    return group
+
+
+def as_rank(rank, ready, trial, kimg):
+    """Train as one of two ranks, without the other one."""
+    return list(
+        train_trial(job_of(ready), load(ready.sweep, "x"), trial, kimg, rank=rank, world=2)
+    )
+
+
+def test_a_group_fails_by_the_rank_that_says_why(tiny, tmp_path):
+    from ray.train import WorkerGroupError
+
+    from engine.training import reason_of_group
+
+    gone, full, memory = RuntimeError("closed by peer"), Full("no space left"), OutOfMemory("no")
+    failed = TrialFailed("here", "FloatingPointError: nan")
+    for causes, said in [
+        ([gone, full], full),
+        ([memory, gone], memory),
+        ([full, failed], failed),
+    ]:
+        error = pickle.loads(pickle.dumps(WorkerGroupError("text", dict(enumerate(causes)))))
+        assert type(found := reason_of_group(error)) is type(said)
+        assert str(found) == str(said)
+    assert reason_of_group(error := WorkerGroupError("text", {0: gone})) is error
+    assert reason_of_group(error := RuntimeError("the controller died")) is error
+
+
+def test_a_divergence_that_only_the_second_rank_sees_is_a_failed_trial(
+    tiny, tmp_path, monkeypatch
+):
+    from ray.train import WorkerGroupError
+
+    ready = prepared({**tiny, **ONE}, tmp_path)
+    ((trial, kimg),) = ready.survey().to_train()
+    as_rank(0, ready, trial, kimg[:1])
+    group = trainable(ready)
+    monkeypatch.setattr(Training, "check", lambda self: 1 / 0)
+    with pytest.raises(TrialFailed, match="ZeroDivisionError") as caught:
+        as_rank(1, ready, trial, kimg)
+    assert ready.store.trial_record(trial)["status"] == "done"  # as the first rank left it
+    error = WorkerGroupError("text of both ranks", {1: caught.value})
+    assert isinstance(group._noted(error), TrialFailed)
+    record = ready.store.trial_record(trial)
+    assert record["status"] == "failed" and record["traceback"].endswith("text of both ranks")
+    assert record["error"] == "ZeroDivisionError: division by zero"
+    assert list(record["snapshots"]) == ["kimg=1"] and not ready.survey().to_train()
+
+
+def test_a_rank_that_loses_another_does_not_fail_the_training(tiny, tmp_path, monkeypatch):
+    ready = prepared({**tiny, **ONE}, tmp_path)
+    ((trial, kimg),) = ready.survey().to_train()
+
+    def advance(self):
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(Training, "advance", advance)
+    with pytest.raises(RuntimeError, match=r"^Connection closed by peer$"):
+        as_rank(0, ready, trial, kimg)
+    assert ready.store.trial_record(trial)["status"] == "running"
+
+
+def test_a_group_starts_for_what_is_missing_alone_and_reads_the_one_copy_of_the_data(
+    tiny, tmp_path, monkeypatch
+):
+    from ray.train import torch as train_torch
+
+    ready = prepared({**tiny, **ONE, "resources": {"workers": 2}}, tmp_path)
+    ((trial, kimg),) = ready.survey().to_train()
+    handed, group = [], trainable(ready)
+    as_rank(0, ready, trial, kimg[:1])
+
+    class Here:
+        def __init__(self, loop, *, train_loop_config, **_):
+            handed.append(train_loop_config["data"])
+
+        def fit(self):
+            as_rank(0, ready, trial, kimg)
+
+    monkeypatch.setattr(train_torch, "TorchTrainer", Here)
+    assert [metrics["kimg"] for metrics in group._by_group()] == [2]
+    assert list(group._by_group()) == []
+    assert handed == ["the data"]
+
+
+# Trials that are lost ----------------------------------------------------------------------------
+
+
+def test_a_trial_may_be_lost_any_number_of_times_with_progress_between_and_thrice_without(
+    tiny, tmp_path, monkeypatch
+):
+    ready = prepared({**tiny, **ONE, "resources": {"checkpoint_seconds": 1e-6}}, tmp_path)
+    job, data = job_of(ready), load(ready.sweep, "x")
+    ((trial, kimg),) = ready.survey().to_train()
+    driver = Driver(job, data, ready.survey(), None)
+    driver.display = Display(1, 2, 0)
+    real = Training.advance
+
+    def lost(last):
+        """Whether the trial is given up after a process that dies once it has taken a step."""
+
+        def advance(self):
+            if self.step == last:
+                raise OSError("its node is gone")
+            real(self)
+
+        monkeypatch.setattr(Training, "advance", advance)
+        with pytest.raises(OSError, match="its node is gone"):
+            list(train_trial(job, data, trial, kimg))
+        return driver.on_lost(trial, "its node is gone")
+
+    assert not any(lost(step) for step in (1, 2, 3, 4, 5, 6, 9))
+    assert [lost(9) for _ in range(3)] == [False, False, True]
+    record = ready.store.trial_record(trial)
+    assert record["status"] == "failed" and record["error"] == "its node is gone"
+    assert record["attempts"] == len(record["errors"]) == 10 and driver.failures == 1
+    assert not ready.survey().to_train()
+    ((_, again),) = ready.survey(retry_failed=True).to_train()
+    assert again == [2] and not driver.on_lost(trial, "and the count begins anew")
+
+
+class Deadly:
+    """A job that ends the process which receives it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+@pytest.mark.ray
+def test_a_trial_whose_process_dies_at_every_start_is_given_up(
+    session, tiny, tmp_path, monkeypatch
+):
+    from ray import put
+
+    from engine.tuning import Plan, tune_trials
+
+    monkeypatch.setattr(driver_module, "RETRIES", 1)
+    ready = prepared({**tiny, **ONE}, tmp_path)
+    job, work = job_of(ready), ready.survey().to_train()
+    driver = Driver(job, load(ready.sweep, "x"), ready.survey(), None)
+    driver.display = Display(1, 2, 0)
+    refs = put(Deadly()), put(None)
+    room = Room(Ask("a trial", {"CPU": 1}))
+    queue = Fanout(*refs, {}, room=room, on_receipt=None, deadline=None)
+    tune_trials(
+        job,
+        refs,
+        Plan(work),
+        queue,
+        driver.on_snapshot,
+        driver.on_lost,
+        vigil.Vigil(ready.store, lambda _: 600.0),
+        driver.stop,
+        room,
+    )
+    queue.close()
+    record = ready.store.trial_record(work[0][0])
+    assert record["status"] == "failed" and len(record["errors"]) == 2
+    assert driver.failures == 1
+
+
 def test_a_trial_is_stuck_once_it_is_silent_for_its_deadline(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(vigil, "PATIENCE", 100.0)
     ready = prepared({**tiny, **ONE}, tmp_path)
@@ -151,33 +359,42 @@ def test_the_deadline_grows_with_what_is_predicted_and_is_never_short():
     assert vigil.deadline(3600.0) == 20 * 3600
 
 
+# TensorBoard -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def driver(tiny, tmp_path):
+    """Of a finished sweep."""
+    ready = prepared({**tiny, **ONE, "analyses": ["generalization"]}, tmp_path)
+    compute(ready)
+    driver = Driver(job_of(ready), load(ready.sweep, "x"), ready.survey(), None)
+    driver.display = Display(1, 2, 0)
+    return driver
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_ends_no_run(driver, capsys):
+    files = driver.job.store.files
+    files.write("tensorboard", b"a file in the place of the folder")
+    cell = Cell(driver.todo.trials[0], 1)
+    driver._log(cell)
+    driver._log(cell)
+    driver._finish_board(driver.todo)
+    assert capsys.readouterr().err.count("TensorBoard is not complete: ") == 1
+    files.delete("tensorboard")
+    driver._finish_board(driver.todo)
+    assert driver.board.has(cell.trial)
+
+
+def test_a_log_that_fills_the_disk_ends_the_run(driver, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(driver.board, "begin", full)
+    with pytest.raises(Full, match=r"no space left on .*run the same command again"):
+        driver._finish_board(driver.todo)
+
+
 # Tasks -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def session():
-    """A small Ray of our own."""
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        # Whatever mode was read when Ray was imported: one that asks for nothing answers.
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        _init(ray)
-    yield
-    ray.shutdown()
-
-
-def _init(ray):
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,
-    )
 
 
 @pytest.fixture
@@ -188,7 +405,6 @@ def tasks(session, tmp_path, monkeypatch):
         folder = str(tmp_path)
 
         def attempts(job, data, task, last):
-            import os
             import time
 
             yield None

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from engine import grid
 from engine.analyse import analyse
-from engine.grid import Cell
+from engine.grid import Cell, trials
 from engine.pieces import Piece, Variable
 from engine.resolve import load
 from engine.run import record_run
 from engine.spec import SpecError
 from engine.store import checkpoint_path, piece_path, snapshot_path
-from engine.trial import TrialFailed, train_trial
+from engine.trial import Heldout, TrialFailed, train_trial
 from engine.work import DONE, FAILED, PENDING
 from tests.engine.helpers import VOLATILE, compute, contents, cube_of, job_of, prepared
+from trainables.train import Training
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,29 @@ def test_other_training_under_stored_trials_is_refused_naming_both_values(tiny, 
         grown(tiny, tmp_path, **harmless)
 
 
+def cut_off_while_training(ready, monkeypatch, writes):
+    """Train the one trial that lacks something; end it at its n-th write, as a kill would."""
+    ((trial, kimg),) = ready.survey().to_train()
+    real, calls = ready.store.files.write, []
+
+    def write(name, data):
+        calls.append(name)
+        if len(calls) == writes:
+            raise KeyboardInterrupt
+        real(name, data)
+
+    monkeypatch.setattr(ready.store.files, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        list(train_trial(job_of(ready), load(ready.sweep, "x"), trial, kimg))
+    monkeypatch.undo()
+    return trial
+
+
+def step_of(ready, trial, **which):
+    """The step of a stored checkpoint."""
+    return int(ready.store.read_header(checkpoint_path(trial, **which))["step"])
+
+
 def test_a_killed_training_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch):
     tiny = {
         **tiny,
@@ -124,24 +148,24 @@ def test_a_killed_training_resumes_to_the_same_bits(tiny, tmp_path, monkeypatch)
     }
     whole, killed = prepared(tiny, tmp_path / "whole"), prepared(tiny, tmp_path / "killed")
     compute(whole, analyses=[])
-    ((trial, kimg),) = killed.survey().to_train()
-    real, calls = killed.store.files.write, []
-
-    def write(name, data):
-        calls.append(name)
-        if len(calls) == 8:
-            raise KeyboardInterrupt  # as sudden as a kill for the code that writes
-        real(name, data)
-
-    monkeypatch.setattr(killed.store.files, "write", write)
-    with pytest.raises(KeyboardInterrupt):
-        list(train_trial(job_of(killed), load(killed.sweep, "x"), trial, kimg))
-    monkeypatch.undo()
-    assert 0 < int(killed.store.read_tensors(checkpoint_path(trial))[1]["step"]) < 8
+    trial = cut_off_while_training(killed, monkeypatch, writes=8)
+    assert 0 < step_of(killed, trial) < 8
     compute(killed, analyses=[])
-    for k in kimg:
-        path = snapshot_path(Cell(trial, k))
-        assert whole.store.files.read(path) == killed.store.files.read(path)
+    assert contents(tmp_path / "whole", "kimg*") == contents(tmp_path / "killed", "kimg*")
+
+
+def test_held_out_images_are_evaluated_in_blocks_and_never_one_alone(tiny, tmp_path):
+    tiny |= {"data": {"name": "digits", "n_heldout": 33}}
+    job = job_of(prepared(tiny, tmp_path))
+    trial, data = trials(job.sweep)[0], load(job.sweep, "x")
+    denoiser, config = job.denoiser(trial, "cpu"), job.config(trial)
+    weights, rows, found = denoiser.state_dict(), [], []
+    denoiser.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    for eval_batch in (64, 33, 16):
+        heldout = Heldout(data, config, job.dtype, torch.device("cpu"), None, eval_batch)
+        found.append(heldout.loss(denoiser, weights))
+    assert rows == [33, 33, 16, 17]
+    assert found[0] == found[1] == pytest.approx(found[2], rel=1e-6)
 
 
 def test_a_torn_checkpoint_costs_time_and_no_numbers(tiny, tmp_path):
@@ -155,7 +179,45 @@ def test_a_torn_checkpoint_costs_time_and_no_numbers(tiny, tmp_path):
     assert contents(tmp_path / "a", "kimg*.safetensors") == contents(
         tmp_path / "b", "kimg*.safetensors"
     )
-    assert "trained again from the start" in ready.store.trial_record(trial)["note"]
+    assert "trained again without it" in ready.store.trial_record(trial)["note"]
+
+
+def test_a_killed_training_of_an_earlier_kimg_resumes_beside_the_later_checkpoint(
+    tiny, tmp_path, monkeypatch
+):
+    tiny |= {
+        "axes": {"width": [64], "n_train": [8]},
+        "resources": {"checkpoint_seconds": 1e-6},
+    }
+    compute(prepared({**tiny, "kimg": [1, 2]}, tmp_path / "whole"), analyses=[])
+    compute(prepared({**tiny, "kimg": [2]}, tmp_path / "killed"), analyses=[])
+    killed = prepared({**tiny, "kimg": [1, 2]}, tmp_path / "killed")
+    later = contents(tmp_path / "killed", "checkpoint.safetensors")
+    trial = cut_off_while_training(killed, monkeypatch, writes=6)
+    assert contents(tmp_path / "killed", "checkpoint.safetensors") == later
+    assert step_of(killed, trial) == 16 and step_of(killed, trial, again=True) == 4
+    real, steps = Training.advance, []
+    monkeypatch.setattr(Training, "advance", lambda self: steps.append(self.step) or real(self))
+    compute(killed, analyses=[])
+    assert steps == [4, 5, 6, 7]
+    assert contents(tmp_path / "killed", "checkpoint*.safetensors") == later
+    whole, killed = (contents(tmp_path / n, "kimg*") for n in ("whole", "killed"))
+    assert whole == killed and len(whole) == 2
+
+
+def test_a_foreign_checkpoint_does_not_keep_a_training_from_saving_its_own(
+    tiny, tmp_path, monkeypatch
+):
+    tiny |= {
+        "axes": {"width": [64], "n_train": [8]},
+        "resources": {"checkpoint_seconds": 1e-6},
+    }
+    ready = prepared(tiny, tmp_path)
+    (trial,) = ready.survey().trials
+    foreign = {"step": "1000", "seconds": "1.0", "fingerprint": "of another training"}
+    ready.store.write_tensors(checkpoint_path(trial), {"x": np.zeros(1)}, foreign)
+    cut_off_while_training(ready, monkeypatch, writes=6)
+    assert step_of(ready, trial) == 4
 
 
 def test_a_diverging_training_is_a_failed_cell_with_its_reason(tiny, tmp_path):
@@ -165,7 +227,7 @@ def test_a_diverging_training_is_a_failed_cell_with_its_reason(tiny, tmp_path):
     job, data = job_of(ready), load(ready.sweep, "x")
     work = ready.survey().to_train()
     list(train_trial(job, data, *work[0]))
-    with pytest.raises(TrialFailed, match=r"training.lr=1e\+30: The training loss is not finite"):
+    with pytest.raises(TrialFailed, match=r"lr=1e\+30: FloatingPointError: The training loss"):
         list(train_trial(job, data, *work[1]))
     compute(ready)
     cube = cube_of(ready)
