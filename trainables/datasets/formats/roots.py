@@ -7,6 +7,7 @@ its class 10 being the digit 0. STL10: `train_X.bin`, `test_X.bin` and `_y`, col
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import UInt8
 
 from trainables.datasets import idx
 from trainables.datasets.formats.item import Choices, Item
+from trainables.datasets.limits import check_size
 from trainables.datasets.members import Member
 
 STL = (3, 96, 96)
@@ -54,18 +56,26 @@ def read_svhn(found: Iterable[Member], names: list[str], choices: Choices) -> It
         yield from _items(_svhn(path), path, test=part.startswith("test"))
 
 
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # scipy's reader raises anything on a broken file
+        raise ValueError(f"{path}: no SVHN file to read: {error!r}.") from error
+
+
 def _svhn(path: Path) -> Part:
     from scipy.io import loadmat, whosmat  # slow to import, and needed for this alone
 
-    try:
+    with _said_of(path):
         shapes = {name: shape for name, shape, _ in whosmat(path)}
-        n = shapes["X"][-1]
-        if shapes["X"][:3] != (32, 32, 3) or math.prod(shapes["y"]) != n:
-            raise ValueError(f"X {shapes['X']} and y {shapes['y']} are not SVHN's")
+        x, y = shapes["X"], shapes["y"]
+        if x[:3] != (32, 32, 3) or math.prod(y) != x[-1]:
+            raise ValueError(f"X {x} and y {y} are not SVHN's")
+    check_size(path, x)
+    with _said_of(path):
         found = loadmat(path, variable_names=["X", "y"])
         images, labels = found["X"], found["y"].ravel().astype(np.int64)
-    except Exception as error:  # scipy's reader raises anything on a broken file
-        raise ValueError(f"{path}: no SVHN file to read: {error!r}.") from error
     if images.dtype != np.uint8:
         raise ValueError(f"{path}: X must be bytes, got {images.dtype}.")
     return np.moveaxis(images, -1, 0), labels % 10
