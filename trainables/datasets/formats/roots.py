@@ -1,11 +1,13 @@
 """Folders as torchvision keeps them: MNIST and its relatives, SVHN, STL10.
 
 MNIST: `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (plain or gzipped; the plain one is
-taken of two) and their `labels-idx1`, at any depth. SVHN: `train_32x32.mat`, `test_32x32.mat`,
+taken of two) and their `labels-idx1`, at any depth; all with one prefix, as of EMNIST, whose test
+part says `test`. SVHN: `train_32x32.mat`, `test_32x32.mat`,
 its class 10 being the digit 0. STL10: `train_X.bin`, `test_X.bin` and `_y`, columns first.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,7 @@ from trainables.datasets.limits import check_size
 from trainables.datasets.members import Member
 
 STL = (3, 96, 96)
+IDX = re.compile(r"(.*)(train|t10k|test)-images-idx3-ubyte")
 Part = tuple[UInt8[np.ndarray, "n h w c"], np.ndarray | None]
 
 
@@ -35,10 +38,18 @@ def read_idx(found: Iterable[Member], names: list[str], choices: Choices) -> Ite
         (path,) = paths.values()
         yield from _items(_idx(path, None), path, test=False)
         return
-    for part, test in (("train", False), ("t10k", True)):
-        path = paths.get(f"{part}-images-idx3-ubyte")
+    prefixes = sorted({match[1] for match in map(IDX.fullmatch, paths) if match})
+    if len(prefixes) != 1:
+        several = f"several begin so: {', '.join(prefixes)}" if prefixes else "there is none"
+        raise ValueError(
+            "wanted train-images-idx3-ubyte, and t10k- or test-images-idx3-ubyte, perhaps with a"
+            f" prefix; {several}; `path` and `test_path` may name one file each"
+        )
+    for part in ("train", "t10k", "test"):
+        path = paths.get(f"{prefixes[0]}{part}-images-idx3-ubyte")
+        labels = paths.get(f"{prefixes[0]}{part}-labels-idx1-ubyte")
         if path is not None:
-            yield from _items(_idx(path, paths.get(f"{part}-labels-idx1-ubyte")), path, test=test)
+            yield from _items(_idx(path, labels), path, test=part != "train")
 
 
 def _idx(path: Path, labels: Path | None) -> Part:
