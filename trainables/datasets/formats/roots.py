@@ -2,8 +2,8 @@
 
 MNIST: `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (plain or gzipped; the plain one is
 taken of two) and their `labels-idx1`, at any depth; all with one prefix, as of EMNIST, whose test
-part says `test`. SVHN: `train_32x32.mat`, `test_32x32.mat`,
-its class 10 being the digit 0. STL10: `train_X.bin`, `test_X.bin` and `_y`, columns first.
+part says `test`. SVHN: `train_32x32.mat`, `test_32x32.mat`, its class 10 being the digit 0.
+STL10: `train_X.bin`, `test_X.bin` and `_y`, columns first.
 """
 
 import math
@@ -40,10 +40,10 @@ def read_idx(found: Iterable[Member], names: list[str], choices: Choices) -> Ite
         return
     prefixes = sorted({match[1] for match in map(IDX.fullmatch, paths) if match})
     if len(prefixes) != 1:
-        several = f"several begin so: {', '.join(prefixes)}" if prefixes else "there is none"
         raise ValueError(
-            "wanted train-images-idx3-ubyte, and t10k- or test-images-idx3-ubyte, perhaps with a"
-            f" prefix; {several}; `path` and `test_path` may name one file each"
+            "wanted train-images-idx3-ubyte, and t10k- or test-images-idx3-ubyte, with one prefix"
+            f" or none; the prefixes are {', '.join(map(repr, prefixes)) or 'of other files'};"
+            " `path` and `test_path` may name one file each"
         )
     for part in ("train", "t10k", "test"):
         path = paths.get(f"{prefixes[0]}{part}-images-idx3-ubyte")
