@@ -20,12 +20,11 @@ import xarray as xr
 import zarr
 from pyarrow import fs
 
-from engine.files import TEMPORARY, Files
+from engine.files import OLD, TEMPORARY, Files
 from engine.gather import RAW_DIMS
 from engine.store import Store
 
 ZARR, NETCDF = "results.zarr", "results.nc"
-OLD = f"{TEMPORARY}old-"
 CHUNK_BYTES = 64 * 2**20
 
 

@@ -161,6 +161,27 @@ def test_a_disk_that_fills_up_is_freed_and_the_same_run_ends_in_the_same_cube(
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_what_killed_writers_left_an_hour_ago_is_removed_and_nothing_else(tmp_path):
+    left = ["trials/a/.tmp-host-1", ".tmp-scratch/results.zarr/x/c/0", ".tmp-none/results.nc"]
+    kept = [
+        "trials/a/trial.json",
+        ".tmp-still/results.zarr/x/c/0",
+        ".tmp-old-results.zarr/zarr.json",
+        "trials/a/.tmp-young",
+    ]
+    for name in left + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (0, 0))
+    os.utime(tmp_path / ".tmp-still/results.zarr/x/c/0")  # a gather that takes its time
+    os.utime(tmp_path / "trials/a/.tmp-young")
+    Files(str(tmp_path)).sweep_temporaries()
+    files = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert sorted(str(path.relative_to(tmp_path)) for path in files) == sorted(kept)
+    assert {p.name for p in tmp_path.iterdir()} == {"trials", *(n.split("/")[0] for n in kept)}
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"sweep": 3}', b'{"asked": "x"}'])
 def test_a_record_that_is_torn_or_foreign_counts_as_absent(tmp_path, content):
     store = Store(str(tmp_path), "s")
