@@ -327,7 +327,7 @@ def _write_local(path: str, data: bytes) -> None:
             os.remove(temporary)
         raise
     for each in (folder, *made):
-        _sync_folder(each)
+        sync(each)
 
 
 def _missing_above(folder: str) -> list[str]:
@@ -339,8 +339,9 @@ def _missing_above(folder: str) -> list[str]:
     return changed
 
 
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: str | Path) -> None:
+    """Have a file or the entries of a folder on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

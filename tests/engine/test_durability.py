@@ -60,20 +60,26 @@ def assert_nothing_is_torn(folder):
             assert fingerprint_of(path.read_bytes()), name
 
 
-def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(tmp_path, monkeypatch):
-    calls = []
+@pytest.fixture
+def calls(monkeypatch):
+    """Every sync and rename, as they come."""
+    found = []
     real_sync, real_replace = os.fsync, os.replace
 
     def sync(descriptor):
-        calls.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        found.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
         real_sync(descriptor)
 
     def replace(old, new):
-        calls.append(("rename", old, new))
+        found.append(("rename", str(old), str(new)))
         real_replace(old, new)
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", replace)
+    return found
+
+
+def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(tmp_path, calls):
     files = Files(str(tmp_path))
     files.write("a/b/c", b"x")
     (_, temporary), renamed, *folders = calls
@@ -83,6 +89,23 @@ def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(tmp_path,
     calls.clear()
     files.write("a/b/c", b"y")
     assert [c[0] for c in calls] == ["sync", "rename", "sync"]
+
+
+def test_the_cube_is_synced_file_by_file_before_it_has_its_name_and_then_its_folder(
+    tmp_path, calls
+):
+    whole_run(tmp_path)
+    folder = tmp_path / "tiny"
+    gather_at(str(folder), "csv")
+    for name in ("results.zarr", "results.nc", "results.csv"):
+        (at,) = (i for i, (_, *names) in enumerate(calls) if names[-1] == str(folder / name))
+        kind, built, _ = calls[at]
+        parts = (folder / name).rglob("*")
+        made = {built, *(f"{built}/{part.relative_to(folder / name)}" for part in parts)}
+        assert made <= {path for kind, path, *_ in calls[:at] if kind == "sync"}
+        assert (kind, calls[at + 1]) == ("rename", ("sync", str(folder)))
+    renamed = [names[-1] for kind, *names in calls if kind == "rename"]
+    assert renamed.index(f"{folder}/cube.json") > renamed.index(f"{folder}/results.nc")
 
 
 def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, monkeypatch, undisturbed):
