@@ -17,7 +17,7 @@ import pyarrow as pa
 # What Arrow and json raise for a damaged file.
 UNREADABLE = (
     pa.ArrowException, ValueError, OSError, LookupError, TypeError, AttributeError,
-    NotImplementedError, RecursionError, OverflowError, MemoryError, struct.error,
+    NotImplementedError, RecursionError, OverflowError, MemoryError, StopIteration, struct.error,
 )  # fmt: skip
 MAGIC = b"ARROW1\0\0"
 """Before the messages of a file."""
@@ -92,17 +92,21 @@ def decode(data: bytes) -> Piece:
 
 
 def _decode(data: bytes) -> Piece:
-    batch = _batch(data)
+    batch = first_batch(data)
+    if batch.num_columns and batch.num_rows != 1:
+        raise ValueError(f"{batch.num_rows} rows")
     variables = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
-        if isinstance(field.type, pa.FixedShapeTensorType):
-            values = column.to_numpy_ndarray()[0]
-            dims = tuple(field.type.dim_names)
+        tensor = isinstance(field.type, pa.FixedShapeTensorType)
+        kind = field.type.value_type if tensor else field.type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or kind == pa.bool_()):
+            raise ValueError(f"variable {field.name!r} is no array of numbers")
+        if tensor:
+            values, dims = column.to_numpy_ndarray()[0], tuple(field.type.dim_names)
         else:
-            values, dims = column.to_numpy(zero_copy_only=False)[0], ()
-        values = np.asarray(values)
-        if values.ndim != len(dims):
-            raise ValueError(f"variable {field.name!r} is no labelled array of numbers")
+            values, dims = np.asarray(column.to_numpy(zero_copy_only=False)[0]), ()
+        if values.ndim != len({*dims}):
+            raise ValueError(f"variable {field.name!r} has the dims {dims}")
         attrs = json.loads(field.metadata[b"attrs"])
         variables[field.name] = Variable(dims, values, dict(attrs))
     metadata = batch.schema.metadata
@@ -110,25 +114,22 @@ def _decode(data: bytes) -> Piece:
     return Piece(variables, labels, metadata[b"fingerprint"].decode())
 
 
-def _batch(data: bytes) -> pa.RecordBatch:
-    """The row of a piece, in the memory of its file: nothing that unpacks to more is touched."""
+def first_batch(data: bytes) -> pa.RecordBatch:
+    """The first batch of an Arrow IPC file, in the memory of the file.
+
+    Raises:
+        ValueError: it is compressed, as no file of ours is: there is no telling to what size.
+    """
     whole = pa.py_buffer(data)
     with pa.ipc.open_file(whole) as reader:
         schema = reader.schema
-    for field in schema:
-        tensor = isinstance(field.type, pa.FixedShapeTensorType)
-        kind = field.type.value_type if tensor else field.type
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or kind == pa.bool_()):
-            raise ValueError(f"variable {field.name!r} is no array of numbers")
     messages = pa.ipc.MessageReader.open_stream(whole.slice(len(MAGIC)))
     messages.read_next_message()  # the schema
     message = messages.read_next_message()
     if _is_compressed(message):
-        raise ValueError("its numbers are compressed, which those of a piece never are")
+        raise ValueError("its numbers are compressed, which ours never are")
     batch = pa.ipc.read_record_batch(message, schema)
     batch.validate(full=True)  # what the file says of its own layout is not trusted
-    if batch.num_columns and batch.num_rows != 1:
-        raise ValueError(f"{batch.num_rows} rows")
     return batch
 
 
@@ -172,7 +173,7 @@ class Layout:
     def __init__(self, data: bytes) -> None:
         self.piece = decode(data)
         """Names, dims, labels, attributes and fingerprint; the values are the first piece's."""
-        storages = [getattr(c, "storage", c) for c in _batch(data).columns]
+        storages = [getattr(c, "storage", c) for c in first_batch(data).columns]
         buffers = [(getattr(s, "values", s)).buffers()[-1] for s in storages]
         file = pa.py_buffer(data).address
         places = [(b.address - file, b.size) for b in buffers]
