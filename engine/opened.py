@@ -44,17 +44,18 @@ def stored(path: str, out: str | None = None) -> tuple[Sweep, dict, Store]:
 def _missing(sweep: Sweep, facts: records.Facts, prints: records.Prints) -> Iterator[str]:
     """What the sweep, its facts and its fingerprints name, and one of them does not know."""
     needs = prints.get("needs", {})
-    for name in [*sweep.analyses, *itertools.chain(*needs.values())]:
-        for kind, known in (("facts.analyses", facts["analyses"]), ("prints", prints["pieces"])):
-            if name not in known:
-                yield f"{kind}.{name}"
+    known = {"facts.analyses": facts["analyses"], "prints.pieces": prints["pieces"]}
+    for kind, names in known.items():
+        yield from (f"{kind}.{name}" for name in sweep.analyses if name not in names)
+    of_pairs = {*needs, *itertools.chain(*needs.values())}
+    yield from (f"analyses.{name}" for name in sorted(of_pairs - {*sweep.analyses}))
     yield from (f"a pair {name!r}" for name in needs if name not in RELATIONS)
     yield from (f"{key!r} of facts.sizes" for key in _sizes(sweep) if key not in facts["sizes"])
     training = facts["training"]
     levels = LEVELS.get(training.get("noise", ""), ("p_mean", "p_std"))
-    known = [training[name] for name in levels if training.get(name) is not None]
+    numbers = [training[name] for name in levels if training.get(name) is not None]
     yield from (f"facts.training.{name}" for name in levels if training.get(name) is None)
-    if levels == LEVELS["loguniform"] and known != sorted({*known}):
+    if levels == LEVELS["loguniform"] and numbers != sorted({*numbers}):
         yield "facts.training.sigma_min below sigma_max"
 
 

@@ -13,9 +13,11 @@ import xarray as xr
 
 from engine.files import TEMPORARY, Files, Full
 from engine.grid import Cell
+from engine.opened import stored
 from engine.pieces import fingerprint_of
 from engine.publish import gather_at
 from engine.run import record_run
+from engine.spec import SpecError
 from engine.store import Store, piece_path, snapshot_path
 from engine.tensors import encode
 from engine.work import DONE
@@ -211,6 +213,44 @@ def test_a_record_that_is_torn_or_foreign_counts_as_absent(tmp_path, content):
     for name in ("sweep.json", "search.json"):
         store.files.write(name, content)
     assert store.record() is None and store.asked() == []
+
+
+BROKEN = {
+    "facts: Field required": lambda r: r.pop("facts"),
+    "facts.data: Field required": lambda r: r.update(facts={}),
+    "facts.data.shape.1: Input should be greater": lambda r: r["facts"]["data"].update(
+        shape=[1, 0, 8]
+    ),
+    "facts.training.batch: ": lambda r: r["facts"]["training"].update(batch="x"),
+    "facts.analyses.generalization is missing": lambda r: r["facts"].update(analyses={}),
+    "of facts.sizes is missing": lambda r: r["facts"].update(sizes={'{"width":63}': [1, 1.0]}),
+    "facts.training.sigma is missing": lambda r: r["facts"]["training"].update(noise="fixed"),
+    "facts.training.sigma_min below sigma_max is missing": lambda r: r["facts"]["training"].update(
+        noise="loguniform", sigma_min=2, sigma_max=1
+    ),
+    "prints.pieces.generalization is missing": lambda r: r["prints"].update(pieces={}),
+    "analyses.twin is missing": lambda r: r["prints"].update(needs={"twin": ["generalization"]}),
+    "a pair 'generalization' is missing": lambda r: r["prints"].update(
+        needs={"generalization": []}
+    ),
+    "Out of range float values": lambda r: r["identity"].update(version=np.nan),
+}
+"""What is said of a sweep.json, and what was done to it."""
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_a_sweep_record_that_says_too_little_or_nonsense_is_named_with_what_is_wrong(
+    said, tmp_path
+):
+    ready = prepared(ONE, tmp_path)
+    record_run(ready, "test")
+    assert stored(ready.store.folder)[1] == ready.store.record()
+    record = json.loads((tmp_path / "tiny/sweep.json").read_bytes())
+    BROKEN[said](record)
+    ready.store.write_record(record)
+    for read in stored, gather_at:
+        with pytest.raises(SpecError, match=f"tiny/sweep.json: torn or foreign: .*{said}"):
+            read(ready.store.folder)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"snapshots": {"kimg=1"', b"[]", b'{"snapshots": 7}'])
