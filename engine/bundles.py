@@ -109,11 +109,11 @@ class Bundles:
                 length = file.size()
                 for member in archive.infolist():
                     stored = member.compress_type == zipfile.ZIP_STORED
-                    whole = stored and member.header_offset + member.file_size < length
+                    whole = stored and 0 <= member.header_offset < length - member.file_size
                     if not PACKED.fullmatch(member.filename) or ".." in member.filename.split("/"):
                         raise refuse(f"{member.filename!r} is no file of a store")
                     if not whole or member.flag_bits & 1:
-                        raise refuse(f"{member.filename!r} is compressed, or lies about its size")
+                        raise refuse(f"{member.filename!r} is compressed, or lies about its place")
                     place = Place(bundle, member.header_offset, member.file_size, member.CRC)
                     found[member.filename] = place
         except (zipfile.BadZipFile, struct.error, ValueError, OSError, NotImplementedError) as e:

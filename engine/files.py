@@ -26,6 +26,8 @@ from engine.lock import hold
 from engine.spec import SpecError
 
 TEMPORARY = ".tmp-"
+OLD = f"{TEMPORARY}old-"
+"""Before the name of a folder that is being replaced; whoever replaces it next removes it."""
 READERS = 32
 """Files that are read from an object store at a time."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -296,10 +298,12 @@ class Files:
         """Remove what killed writers left behind (local disks only)."""
         if not self.is_local or not os.path.isdir(self.base):
             return
-        for path in Path(self.base).rglob(f"{TEMPORARY}*"):
+        for path in list(Path(self.base).rglob(f"{TEMPORARY}*")):
             with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and time.time() - path.stat().st_mtime > older_than:
-                    path.unlink()
+                times = [found.stat().st_mtime for found in (path, *path.rglob("*"))]
+                if time.time() - max(times) < older_than or path.name.startswith(OLD):
+                    continue
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold the folder as its only driver (`engine.lock`)."""
@@ -323,7 +327,7 @@ def _write_local(path: str, data: bytes) -> None:
             os.remove(temporary)
         raise
     for each in (folder, *made):
-        _sync_folder(each)
+        sync(each)
 
 
 def _missing_above(folder: str) -> list[str]:
@@ -335,8 +339,9 @@ def _missing_above(folder: str) -> list[str]:
     return changed
 
 
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: str | Path) -> None:
+    """Have a file or the entries of a folder on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

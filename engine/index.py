@@ -7,17 +7,21 @@ of trials that were running are never kept: whether they still do depends on the
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
-from engine.pieces import UNREADABLE
+from engine.pieces import UNREADABLE, first_batch
+from engine.records import NOTES
 from engine.store import Store
 
 INDEX = "index.ipc"
 VERSION = "1"
+LAST = 4
+"""The highest status (`engine.work`)."""
 
 
 @dataclass
@@ -40,36 +44,43 @@ class Index:
     def __init__(self, store: Store, asked: str, shapes: tuple[tuple[int, ...], ...]) -> None:
         self.store, self.asked, self.shapes = store, asked, shapes
         self.signatures: dict[str, str] = {}
-        self.places: dict[str, int] = {}
-        self._load()
+        self.rows: dict[str, Row] = {}
+        data = store.files.read(INDEX)
+        # Torn by hand or foreign: everything is read again.
+        with contextlib.suppress(*UNREADABLE):
+            self._load(data or b"")
 
-    def _load(self) -> None:
-        data = self.store.files.read(INDEX)
-        if data is None:
+    def _schema(self) -> pa.Schema:
+        kinds = zip((pa.int8(), pa.float64()), self.shapes, strict=True)
+        pieces, noted = (pa.list_(kind, math.prod(shape)) for kind, shape in kinds)
+        names, text = ("folder", "signature", "pieces", "noted", "rest"), pa.string()
+        fields = map(pa.field, names, (text, text, pieces, noted, text))
+        return pa.schema(fields, {"asked": f"{VERSION} {self.asked}"})
+
+    def _load(self, data: bytes) -> None:
+        batch = first_batch(data)
+        if not batch.schema.equals(self._schema(), check_metadata=True):
             return
-        try:
-            table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        except UNREADABLE:
-            return  # torn by hand: everything is read again
-        if (table.schema.metadata or {}).get(b"asked") != f"{VERSION} {self.asked}".encode():
+        folders, signatures = (batch[name].to_pylist() for name in ("folder", "signature"))
+        if any(batch[name].values.null_count for name in ("pieces", "noted")):
             return
-        folders = table["folder"].to_pylist()
-        self.signatures = dict(zip(folders, table["signature"].to_pylist(), strict=True))
-        self.places = {place: i for i, place in enumerate(folders)}
         # Not to_numpy, which imports pandas: half a second of every `status`.
-        arrays = (np.from_dlpack(table[n].combine_chunks().values) for n in ("pieces", "noted"))
-        self.pieces, self.noted = (
+        numbers = (np.from_dlpack(batch[name].values) for name in ("pieces", "noted"))
+        pieces, noted = (
             array.reshape(len(folders), *shape)
-            for array, shape in zip(arrays, self.shapes, strict=True)
+            for array, shape in zip(numbers, self.shapes, strict=True)
         )
-        self.rest = table["rest"].to_pylist()
+        notes = [NOTES.validate_json(rest or "{}") for rest in batch["rest"].to_pylist()]
+        times = {j for said in notes for part in said.values() for j in part}
+        if not ((pieces >= 0) & (pieces <= LAST)).all() or not times <= {*range(len(pieces[0]))}:
+            return
+        rows = (Row(*found, **said) for *found, said in zip(pieces, noted, notes, strict=True))
+        self.signatures = dict(zip(folders, signatures, strict=True))
+        self.rows = dict(zip(folders, rows, strict=True))
 
     def row(self, place: str) -> Row:
         """What was found in a folder."""
-        i = self.places[place]
-        rest = json.loads(self.rest[i]) if self.rest[i] else {"stale": {}, "errors": {}}
-        stale, errors = ({int(j): v for j, v in rest[n].items()} for n in ("stale", "errors"))
-        return Row(self.pieces[i], self.noted[i], stale, errors)
+        return self.rows[place]
 
     def save(self, rows: Iterable[tuple[str, str, Row]]) -> None:
         """Replace the index by (folder, signature, row) of each trial."""
@@ -81,17 +92,17 @@ class Index:
             json.dumps({"stale": r.stale, "errors": r.errors}) if r.stale or r.errors else ""
             for r in found
         ]
-        columns = {
-            "folder": pa.array(places),
-            "signature": pa.array(signatures),
-            "pieces": _lists([r.pieces for r in found]),
-            "noted": _lists([r.noted for r in found]),
-            "rest": pa.array(rest),
-        }
-        table = pa.table(columns).replace_schema_metadata({"asked": f"{VERSION} {self.asked}"})
+        columns = [
+            pa.array(places),
+            pa.array(signatures),
+            _lists([r.pieces for r in found]),
+            _lists([r.noted for r in found]),
+            pa.array(rest),
+        ]
+        batch = pa.record_batch(columns, schema=self._schema())
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
         # A store that may only be read does without.
         with contextlib.suppress(OSError):
             self.store.files.write(INDEX, sink.getvalue().to_pybytes())

@@ -5,6 +5,7 @@ fingerprint and the labels of the dims as schema metadata. The bytes depend on t
 """
 
 import json
+import struct
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import pyarrow as pa
 # What Arrow and json raise for a damaged file.
 UNREADABLE = (
     pa.ArrowException, ValueError, OSError, LookupError, TypeError, AttributeError,
-    NotImplementedError, RecursionError, OverflowError, MemoryError,
+    NotImplementedError, RecursionError, OverflowError, MemoryError, StopIteration, struct.error,
 )  # fmt: skip
+MAGIC = b"ARROW1\0\0"
+"""Before the messages of a file."""
 
 
 @dataclass(frozen=True)
@@ -89,26 +92,66 @@ def decode(data: bytes) -> Piece:
 
 
 def _decode(data: bytes) -> Piece:
-    with pa.ipc.open_file(pa.BufferReader(data)) as reader:
-        batch = reader.get_batch(0)
-    batch.validate(full=True)  # what the file says of its own layout is not trusted
+    batch = first_batch(data)
     if batch.num_columns and batch.num_rows != 1:
         raise ValueError(f"{batch.num_rows} rows")
     variables = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
-        if isinstance(field.type, pa.FixedShapeTensorType):
-            values = column.to_numpy_ndarray()[0]
-            dims = tuple(field.type.dim_names)
+        tensor = isinstance(field.type, pa.FixedShapeTensorType)
+        kind = field.type.value_type if tensor else field.type
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or kind == pa.bool_()):
+            raise ValueError(f"variable {field.name!r} is no array of numbers")
+        if tensor:
+            values, dims = column.to_numpy_ndarray()[0], tuple(field.type.dim_names)
         else:
-            values, dims = column.to_numpy(zero_copy_only=False)[0], ()
-        values = np.asarray(values)
-        if values.dtype.kind not in "fiub" or values.ndim != len(dims):
-            raise ValueError(f"variable {field.name!r} is no labelled array of numbers")
+            values, dims = np.asarray(column.to_numpy(zero_copy_only=False)[0]), ()
+        if values.ndim != len({*dims}):
+            raise ValueError(f"variable {field.name!r} has the dims {dims}")
         attrs = json.loads(field.metadata[b"attrs"])
         variables[field.name] = Variable(dims, values, dict(attrs))
     metadata = batch.schema.metadata
     labels = {dim: list(labels) for dim, labels in json.loads(metadata[b"labels"]).items()}
     return Piece(variables, labels, metadata[b"fingerprint"].decode())
+
+
+def first_batch(data: bytes) -> pa.RecordBatch:
+    """The first batch of an Arrow IPC file, in the memory of the file.
+
+    Raises:
+        ValueError: it is compressed, as no file of ours is: there is no telling to what size.
+    """
+    whole = pa.py_buffer(data)
+    with pa.ipc.open_file(whole) as reader:
+        schema = reader.schema
+    messages = pa.ipc.MessageReader.open_stream(whole.slice(len(MAGIC)))
+    messages.read_next_message()  # the schema
+    message = messages.read_next_message()
+    if _is_compressed(message):
+        raise ValueError("its numbers are compressed, which ours never are")
+    batch = pa.ipc.read_record_batch(message, schema)
+    batch.validate(full=True)  # what the file says of its own layout is not trusted
+    return batch
+
+
+def _is_compressed(message: pa.Message) -> bool:
+    """Whether a batch says that its body is compressed, which pyarrow does not tell.
+
+    Its header is a flatbuffer (Arrow's Message.fbs): a table points back to where the distances
+    of its fields are listed, 0 for a field that it has not.
+    """
+    header = message.metadata.to_pybytes()
+
+    def number(kind: str, at: int) -> int:
+        return struct.unpack_from(f"<{kind}", header, at)[0]
+
+    def place(table: int, field: int) -> int:
+        listed = table - number("i", table)
+        known = 4 + 2 * field < number("H", listed)
+        distance = number("H", listed + 4 + 2 * field) if known else 0
+        return distance and table + distance
+
+    body = place(number("I", 0), 2)
+    return place(body + number("I", body), 3) != 0
 
 
 def fingerprint_of(data: bytes) -> str | None:
@@ -130,16 +173,20 @@ class Layout:
     def __init__(self, data: bytes) -> None:
         self.piece = decode(data)
         """Names, dims, labels, attributes and fingerprint; the values are the first piece's."""
-        whole = pa.py_buffer(data)
-        with pa.ipc.open_file(whole) as reader:
-            columns = reader.get_batch(0).columns
-        storages = [getattr(c, "storage", c) for c in columns]
+        storages = [getattr(c, "storage", c) for c in first_batch(data).columns]
         buffers = [(getattr(s, "values", s)).buffers()[-1] for s in storages]
-        places = [(b.address - whole.address, b.size) for b in buffers]
+        file = pa.py_buffer(data).address
+        places = [(b.address - file, b.size) for b in buffers]
+        if not all(0 <= at <= at + size <= len(data) for at, size in places):
+            raise ValueError("its numbers do not lie in it as they are")
         self.start = min((at for at, _ in places), default=len(data))
         self.end = max((at + size for at, size in places), default=len(data))
         self.head, self.tail, self.size = data[: self.start], data[self.end :], len(data)
         self.places = dict(zip(self.piece.variables, (at for at, _ in places), strict=True))
+        numbers = np.frombuffer(self.numbers(data), np.uint8)[None]
+        for name, first in self.piece.variables.items():
+            if self.values(name, numbers).tobytes() != first.values.tobytes():
+                raise ValueError(f"variable {name!r} reads otherwise than it lies in the file")
 
     def fits(self, data: bytes) -> bool:
         """Whether a file differs in its numbers alone."""

@@ -24,6 +24,8 @@ FINDINGS = f"{FIGURES}/findings.txt"
 MADE_OF = "cube.json"
 """What the cube that is there was made of."""
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+UNREADABLE = (OSError, RuntimeError, ValueError, KeyError)
+"""What the netCDF library and xarray raise for a damaged cube."""
 
 
 def versions() -> dict[str, str]:
@@ -63,8 +65,8 @@ def publish(
         and store.out.exists(export.ZARR)
         and store.out.exists(export.NETCDF)
     )
-    # Of torn files the cube is short. (What an older version has written is not known.)
-    fresh = fresh and noted.get("bytes") in (None, export.size(store.out))
+    # Of torn files the cube is short.
+    fresh = fresh and noted["bytes"] == export.size(store.out)
     if not force and fresh and (store.out.exists(FINDINGS) or not figures):
         return
     if force or not fresh:
@@ -122,13 +124,17 @@ def _gathered(store: Store, found: Survey, asked: str) -> Gathered | None:
     written = store.out.modified(export.NETCDF)
     if written is None or (noted.get("asked"), noted.get("written")) != (asked, written):
         return None
-    then, now = noted["signatures"], found.found
+    names, then, now = noted["names"], noted["signatures"], found.found
+    try:
+        variables = export.read_variables(store, [*names, "piece_status"])
+    except UNREADABLE:
+        return None  # torn in place: everything is read again
     return Gathered(
-        export.read_variables(store, [*noted["names"], "piece_status"]),
+        variables,
         noted["labels"],
-        noted["names"],
+        names,
         frozenset(place for place in then if place in now and now[place].signature == then[place]),
-        frozenset(map(tuple, noted["subsets"])),
+        frozenset(noted["subsets"]),
     )
 
 

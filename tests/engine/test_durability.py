@@ -13,9 +13,11 @@ import xarray as xr
 
 from engine.files import TEMPORARY, Files, Full
 from engine.grid import Cell
+from engine.opened import stored
 from engine.pieces import fingerprint_of
 from engine.publish import gather_at
 from engine.run import record_run
+from engine.spec import SpecError
 from engine.store import Store, piece_path, snapshot_path
 from engine.tensors import encode
 from engine.work import DONE
@@ -60,20 +62,26 @@ def assert_nothing_is_torn(folder):
             assert fingerprint_of(path.read_bytes()), name
 
 
-def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(tmp_path, monkeypatch):
-    calls = []
+@pytest.fixture
+def calls(monkeypatch):
+    """Every sync and rename, as they come."""
+    found = []
     real_sync, real_replace = os.fsync, os.replace
 
     def sync(descriptor):
-        calls.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        found.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
         real_sync(descriptor)
 
     def replace(old, new):
-        calls.append(("rename", old, new))
+        found.append(("rename", str(old), str(new)))
         real_replace(old, new)
 
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "replace", replace)
+    return found
+
+
+def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(tmp_path, calls):
     files = Files(str(tmp_path))
     files.write("a/b/c", b"x")
     (_, temporary), renamed, *folders = calls
@@ -83,6 +91,23 @@ def test_a_file_is_synced_before_it_has_its_name_and_its_folders_after(tmp_path,
     calls.clear()
     files.write("a/b/c", b"y")
     assert [c[0] for c in calls] == ["sync", "rename", "sync"]
+
+
+def test_the_cube_is_synced_file_by_file_before_it_has_its_name_and_then_its_folder(
+    tmp_path, calls
+):
+    whole_run(tmp_path)
+    folder = tmp_path / "tiny"
+    gather_at(str(folder), "csv")
+    for name in ("results.zarr", "results.nc", "results.csv"):
+        (at,) = (i for i, (_, *names) in enumerate(calls) if names[-1] == str(folder / name))
+        kind, built, _ = calls[at]
+        parts = (folder / name).rglob("*")
+        made = {built, *(f"{built}/{part.relative_to(folder / name)}" for part in parts)}
+        assert made <= {path for kind, path, *_ in calls[:at] if kind == "sync"}
+        assert (kind, calls[at + 1]) == ("rename", ("sync", str(folder)))
+    renamed = [names[-1] for kind, *names in calls if kind == "rename"]
+    assert renamed.index(f"{folder}/cube.json") > renamed.index(f"{folder}/results.nc")
 
 
 def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, monkeypatch, undisturbed):
@@ -161,12 +186,71 @@ def test_a_disk_that_fills_up_is_freed_and_the_same_run_ends_in_the_same_cube(
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def test_what_killed_writers_left_an_hour_ago_is_removed_and_nothing_else(tmp_path):
+    left = ["trials/a/.tmp-host-1", ".tmp-scratch/results.zarr/x/c/0", ".tmp-none/results.nc"]
+    kept = [
+        "trials/a/trial.json",
+        ".tmp-still/results.zarr/x/c/0",
+        ".tmp-old-results.zarr/zarr.json",
+        "trials/a/.tmp-young",
+    ]
+    for name in left + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (0, 0))
+    os.utime(tmp_path / ".tmp-still/results.zarr/x/c/0")  # a gather that takes its time
+    os.utime(tmp_path / "trials/a/.tmp-young")
+    Files(str(tmp_path)).sweep_temporaries()
+    files = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert sorted(str(path.relative_to(tmp_path)) for path in files) == sorted(kept)
+    assert {p.name for p in tmp_path.iterdir()} == {"trials", *(n.split("/")[0] for n in kept)}
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"sweep": 3}', b'{"asked": "x"}'])
 def test_a_record_that_is_torn_or_foreign_counts_as_absent(tmp_path, content):
     store = Store(str(tmp_path), "s")
     for name in ("sweep.json", "search.json"):
         store.files.write(name, content)
     assert store.record() is None and store.asked() == []
+
+
+BROKEN = {
+    "facts: Field required": lambda r: r.pop("facts"),
+    "facts.data: Field required": lambda r: r.update(facts={}),
+    "facts.data.shape.1: Input should be greater": lambda r: r["facts"]["data"].update(
+        shape=[1, 0, 8]
+    ),
+    "facts.training.batch: ": lambda r: r["facts"]["training"].update(batch="x"),
+    "facts.analyses.generalization is missing": lambda r: r["facts"].update(analyses={}),
+    "of facts.sizes is missing": lambda r: r["facts"].update(sizes={'{"width":63}': [1, 1.0]}),
+    "facts.training.sigma is missing": lambda r: r["facts"]["training"].update(noise="fixed"),
+    "facts.training.sigma_min below sigma_max is missing": lambda r: r["facts"]["training"].update(
+        noise="loguniform", sigma_min=2, sigma_max=1
+    ),
+    "prints.pieces.generalization is missing": lambda r: r["prints"].update(pieces={}),
+    "analyses.twin is missing": lambda r: r["prints"].update(needs={"twin": ["generalization"]}),
+    "a pair 'generalization' is missing": lambda r: r["prints"].update(
+        needs={"generalization": []}
+    ),
+    "Out of range float values": lambda r: r["identity"].update(version=np.nan),
+}
+"""What is said of a sweep.json, and what was done to it."""
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_a_sweep_record_that_says_too_little_or_nonsense_is_named_with_what_is_wrong(
+    said, tmp_path
+):
+    ready = prepared(ONE, tmp_path)
+    record_run(ready, "test")
+    assert stored(ready.store.folder)[1] == ready.store.record()
+    record = json.loads((tmp_path / "tiny/sweep.json").read_bytes())
+    BROKEN[said](record)
+    ready.store.write_record(record)
+    for read in stored, gather_at:
+        with pytest.raises(SpecError, match=f"tiny/sweep.json: torn or foreign: .*{said}"):
+            read(ready.store.folder)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"snapshots": {"kimg=1"', b"[]", b'{"snapshots": 7}'])

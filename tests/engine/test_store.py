@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +52,48 @@ def test_a_torn_piece_has_no_fingerprint():
     data = encode(Piece({"a": Variable((), np.array(1.0), {})}, {}, "abc"))
     assert Layouts().of(data).piece.fingerprint == "abc"
     assert all(Layouts().of(data[:n]) is None for n in (0, 8, 40, len(data) // 2, len(data) - 1))
+
+
+def rewritten(columns, **options):
+    """An Arrow file as a stranger may write it, with all that a piece says of itself."""
+    said = {"fingerprint": "abc", "labels": "{}"}
+    fields = [pa.field(n, c.type, metadata={"attrs": "{}"}) for n, c in columns.items()]
+    schema, sink = pa.schema(fields, metadata=said), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_batch(pa.record_batch(list(columns.values()), schema=schema))
+    return sink.getvalue().to_pybytes()
+
+
+def tensor(values):
+    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), values.shape, dim_names=["a"])
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(values), values.size)
+    return pa.ExtensionArray.from_storage(kind, flat)
+
+
+FOREIGN = {
+    "zstd": rewritten({"x": tensor(np.zeros(10**6))}, compression="zstd"),
+    "lz4": rewritten({"x": pa.array([1.0])}, compression="lz4"),
+    "a number that is missing": rewritten({"x": pa.array([None], pa.int32())}),
+    "a list of nothing": rewritten({"x": pa.FixedSizeListArray.from_arrays(pa.nulls(9), 9)}),
+    "a dictionary": rewritten({"x": pa.array([1.0]).dictionary_encode()}),
+}
+"""Files that Arrow reads, and that no piece is written as."""
+
+
+@pytest.mark.parametrize("data", FOREIGN.values(), ids=FOREIGN)
+def test_a_piece_that_was_not_written_as_one_counts_as_torn(data, tmp_path):
+    assert Layouts().of(rewritten({"x": tensor(np.zeros(10**3))})) is not None
+    assert Layouts().of(data) is None
+    store = Store(str(tmp_path), "s")
+    store.files.write("x.arrow", data)
+    assert list(store.read_numbers(["x.arrow", "none.arrow"])) == [None, None]
+
+
+@pytest.mark.parametrize("kind", ["zstd", "lz4"])
+def test_compressed_numbers_are_refused_unread(kind, monkeypatch):
+    monkeypatch.setattr(pa.ipc, "read_record_batch", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises(ValueError, match="its numbers are compressed"):
+        decode(FOREIGN[kind])
 
 
 def test_text_is_not_a_piece():

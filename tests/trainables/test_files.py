@@ -159,6 +159,15 @@ def mnist(path):
     return path, TRAIN[..., :1], LABELS, TEST[..., :1]
 
 
+def emnist(path):
+    for part, images, labels in (("train", TRAIN, LABELS), ("test", TEST, LABELS[:4])):
+        start = f"emnist-letters-{part}"
+        pixels = idx_bytes(np.ascontiguousarray(images[..., 0]))
+        (path / f"{start}-images-idx3-ubyte.gz").write_bytes(gzip.compress(pixels))
+        (path / f"{start}-labels-idx1-ubyte").write_bytes(idx_bytes(labels.astype(np.uint8)))
+    return path, TRAIN[..., :1], LABELS, TEST[..., :1]
+
+
 def svhn(path):
     for part, images in (("train", TRAIN), ("test", TEST)):
         x, y = np.moveaxis(images, 0, -1), LABELS[: len(images), None].copy()
@@ -184,6 +193,14 @@ def parquet(path):
     return path, TRAIN, LABELS, TEST
 
 
+def write_shards(path, **named):
+    """A parquet file of images for each name."""
+    for name, images in named.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        table = {"image": [{"bytes": png(image), "path": None} for image in images]}
+        pq.write_table(pa.table(table), path / f"{name}.parquet")
+
+
 FORMATS = {
     "edm zip": edm_zip,
     "folder": image_folder,
@@ -197,6 +214,7 @@ FORMATS = {
     "cifar-100 python": cifar(True, True, False),
     "cifar-100 binary tar": cifar(False, True, True),
     "mnist": mnist,
+    "emnist": emnist,
     "svhn": svhn,
     "stl10": stl10,
     "parquet": parquet,
@@ -213,6 +231,37 @@ def test_every_format_gives_back_the_images_and_classes_that_were_written(write,
     assert (found.test is None) == (test is None)
     if test is not None:
         np.testing.assert_array_equal(np.moveaxis(found.test, 1, -1), test)
+
+
+@pytest.mark.parametrize("form", ["data/{}-00000-of-00001", "default/{}/0000"])
+@pytest.mark.parametrize("said", ["validation", "valid", "val", "dev"])
+def test_validation_shards_are_the_test_part_or_none_and_never_training(form, said, tmp_path):
+    write_shards(tmp_path, **{form.format("train"): TRAIN, form.format(said): TEST})
+    found = files.load(tmp_path)
+    assert len(found.points) == 12
+    np.testing.assert_array_equal(np.moveaxis(found.test, 1, -1), TEST)
+    write_shards(tmp_path, **{form.format("test"): TEST[1:3]})
+    found = files.load(tmp_path)
+    assert len(found.points) == 12
+    np.testing.assert_array_equal(np.moveaxis(found.test, 1, -1), TEST[1:3])
+
+
+@pytest.mark.parametrize("name", ["0000", "valley-0", "device", "training-1"])
+def test_a_shard_that_names_no_part_is_training(name, tmp_path):
+    write_shards(tmp_path, **{name: TRAIN})
+    found = files.load(tmp_path)
+    assert len(found.points) == 12 and found.test is None
+
+
+def test_idx_files_of_several_sets_or_of_none_are_refused_with_the_names_wanted(tmp_path):
+    emnist(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(TRAIN[..., 0]))
+    with pytest.raises(ValueError, match=r"the prefixes are '', 'emnist-letters-'"):
+        files.load(tmp_path)
+    for file in tmp_path.iterdir():
+        file.rename(file.with_name(file.name.replace("train", "all").replace("test", "some")))
+    with pytest.raises(ValueError, match=r"wanted train-images-idx3-ubyte, and .* other files"):
+        files.load(tmp_path)
 
 
 def test_the_same_images_are_the_same_data_however_they_are_packed(tmp_path):

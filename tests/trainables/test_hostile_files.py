@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.io
 from PIL import Image
 
 from trainables.datasets import files, members
 from trainables.datasets.formats import pictures
 from trainables.datasets.formats.restricted import loads
+from trainables.datasets.limits import VARIABLE
 
 
 @pytest.fixture(autouse=True)
@@ -210,6 +212,25 @@ def test_labels_may_be_missing_from_dataset_json(tmp_path):
     ]
     assert files.load(zip_of(tmp_path / "x.zip", named)).labels is not None
     assert not pictures._labels(b'{"labels": null}', "x")
+
+
+def compressed_mat(**arrays):
+    file = io.BytesIO()
+    scipy.io.savemat(file, arrays, do_compression=True)
+    return file.getvalue()
+
+
+def test_a_small_file_that_unpacks_to_too_much_is_refused_before_it_is(tmp_path, monkeypatch):
+    """20 kB on disk that are 12 MB of pixels, or 4 MB of labels, with 1 MB allowed."""
+    monkeypatch.setenv(VARIABLE, "0.001")
+    monkeypatch.setattr(scipy.io, "loadmat", lambda *_, **__: pytest.fail("it was unpacked"))
+    pixels, labels = np.zeros((32, 32, 3, 1000), np.uint8), np.zeros(10**6, np.uint8)
+    (tmp_path / "train_32x32.mat").write_bytes(compressed_mat(X=pixels, y=labels[:1000]))
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((3, 4, 4), np.uint8), labels=labels)
+    for name in ("train_32x32.mat", "x.npz"):
+        assert (tmp_path / name).stat().st_size < 10**5
+        with pytest.raises(ValueError, match=rf"{name}.* GB as float32, more than the 0.001"):
+            files.load(tmp_path / name)
 
 
 def test_an_npz_that_claims_more_than_it_holds_is_refused(tmp_path):

@@ -27,7 +27,7 @@ from trainables.datasets.formats.item import UNREADABLE, Item, Labels
 from trainables.datasets.images import Images
 from trainables.datasets.preprocess import Preprocessing
 
-VERSION = 1
+VERSION = 2
 """Raised when the same files would give other bytes."""
 RESERVE = 1 << 29
 """Bytes of disk that a build leaves free: what a hostile archive unpacks to has no other end."""

@@ -1,6 +1,7 @@
 """Images in a numpy archive. Nothing in it is ever unpickled."""
 
 import struct
+import tokenize
 import zipfile
 import zlib
 from io import BufferedIOBase
@@ -15,7 +16,7 @@ from trainables.datasets.limits import check_size
 # What zip and numpy raise for a damaged file.
 UNREADABLE = (
     OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, RuntimeError,
-    NotImplementedError, LookupError, TypeError, SyntaxError, MemoryError,
+    NotImplementedError, LookupError, TypeError, SyntaxError, MemoryError, tokenize.TokenError,
 )  # fmt: skip
 
 

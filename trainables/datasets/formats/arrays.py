@@ -55,7 +55,7 @@ def _archive(path: Path, choices: Choices) -> tuple[np.ndarray, np.ndarray | Non
         for name in filter(None, (key, label_key)):
             if name not in shapes:
                 raise ValueError(f"it holds {', '.join(shapes)}, not {name!r}")
-        check_size(repr(key), shapes[key])
+            check_size(repr(name), shapes[name])
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[key], _labels(arrays[label_key], shapes[key]) if label_key else None
     except UNREADABLE as error:

@@ -2,9 +2,11 @@
 
 Images: the column `key`, by default `image` or `img`: a struct of `bytes` and `path`, or the
 bytes themselves. Classes: `label_key`, by default `label`, `labels` or `fine_label`, where it is
-there. Shards whose name begins with test are the official test part.
+there. Shards whose name, or else whose folder's, begins with test are the official test part;
+those of `validation` are that where there are none of `test`, and left out where there are.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels", "fine_label")
+SPLIT = re.compile(
+    r"(?P<train>train)|(?P<test>test)|(?P<validation>(?:validation|valid|val|dev)(?![a-z]))"
+)
 ROWS = 256
 GROUP_BYTES = 1 << 32
 """Most that one row group may unpack to; it is read as a whole."""
@@ -31,15 +36,23 @@ def read(found: Iterable[Member], names: list[str], choices: Choices) -> Iterato
     import pyarrow as pa  # a fifth of a second that other data sets need not pay
     from pyarrow.parquet import ParquetFile
 
+    tested = any(_part(name) == "test" for name in names if matches([name]))
     for member in found:
-        if member.suffix != ".parquet":
+        part = _part(member.name)
+        if member.suffix != ".parquet" or (tested and part == "validation"):
             continue
-        test = member.stem.startswith("test")
         try:
             with ParquetFile(member.path) as file:
-                yield from _shard(file, member, choices, test)
+                yield from _shard(file, member, choices, part != "train")
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{member.path}: no parquet file to read: {error}.") from error
+
+
+def _part(name: str) -> str:
+    """The split that a shard says it is of: train where it says none."""
+    path = PurePosixPath(name)
+    said = SPLIT.match(path.name) or SPLIT.match(path.parent.name)
+    return said.lastgroup if said else "train"
 
 
 def _shard(file: "ParquetFile", member: Member, choices: Choices, test: bool) -> Iterator[Item]:

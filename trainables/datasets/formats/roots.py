@@ -1,12 +1,15 @@
 """Folders as torchvision keeps them: MNIST and its relatives, SVHN, STL10.
 
 MNIST: `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (plain or gzipped; the plain one is
-taken of two) and their `labels-idx1`, at any depth. SVHN: `train_32x32.mat`, `test_32x32.mat`,
-its class 10 being the digit 0. STL10: `train_X.bin`, `test_X.bin` and `_y`, columns first.
+taken of two) and their `labels-idx1`, at any depth; all with one prefix, as of EMNIST, whose test
+part says `test`. SVHN: `train_32x32.mat`, `test_32x32.mat`, its class 10 being the digit 0.
+STL10: `train_X.bin`, `test_X.bin` and `_y`, columns first.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,9 +17,11 @@ from jaxtyping import UInt8
 
 from trainables.datasets import idx
 from trainables.datasets.formats.item import Choices, Item
+from trainables.datasets.limits import check_size
 from trainables.datasets.members import Member
 
 STL = (3, 96, 96)
+IDX = re.compile(r"(.*)(train|t10k|test)-images-idx3-ubyte")
 Part = tuple[UInt8[np.ndarray, "n h w c"], np.ndarray | None]
 
 
@@ -33,10 +38,18 @@ def read_idx(found: Iterable[Member], names: list[str], choices: Choices) -> Ite
         (path,) = paths.values()
         yield from _items(_idx(path, None), path, test=False)
         return
-    for part, test in (("train", False), ("t10k", True)):
-        path = paths.get(f"{part}-images-idx3-ubyte")
+    prefixes = sorted({match[1] for match in map(IDX.fullmatch, paths) if match})
+    if len(prefixes) != 1:
+        raise ValueError(
+            "wanted train-images-idx3-ubyte, and t10k- or test-images-idx3-ubyte, with one prefix"
+            f" or none; the prefixes are {', '.join(map(repr, prefixes)) or 'of other files'};"
+            " `path` and `test_path` may name one file each"
+        )
+    for part in ("train", "t10k", "test"):
+        path = paths.get(f"{prefixes[0]}{part}-images-idx3-ubyte")
+        labels = paths.get(f"{prefixes[0]}{part}-labels-idx1-ubyte")
         if path is not None:
-            yield from _items(_idx(path, paths.get(f"{part}-labels-idx1-ubyte")), path, test=test)
+            yield from _items(_idx(path, labels), path, test=part != "train")
 
 
 def _idx(path: Path, labels: Path | None) -> Part:
@@ -54,18 +67,26 @@ def read_svhn(found: Iterable[Member], names: list[str], choices: Choices) -> It
         yield from _items(_svhn(path), path, test=part.startswith("test"))
 
 
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # scipy's reader raises anything on a broken file
+        raise ValueError(f"{path}: no SVHN file to read: {error!r}.") from error
+
+
 def _svhn(path: Path) -> Part:
     from scipy.io import loadmat, whosmat  # slow to import, and needed for this alone
 
-    try:
+    with _said_of(path):
         shapes = {name: shape for name, shape, _ in whosmat(path)}
-        n = shapes["X"][-1]
-        if shapes["X"][:3] != (32, 32, 3) or math.prod(shapes["y"]) != n:
-            raise ValueError(f"X {shapes['X']} and y {shapes['y']} are not SVHN's")
+        x, y = shapes["X"], shapes["y"]
+        if x[:3] != (32, 32, 3) or math.prod(y) != x[-1]:
+            raise ValueError(f"X {x} and y {y} are not SVHN's")
+    check_size(path, x)
+    with _said_of(path):
         found = loadmat(path, variable_names=["X", "y"])
         images, labels = found["X"], found["y"].ravel().astype(np.int64)
-    except Exception as error:  # scipy's reader raises anything on a broken file
-        raise ValueError(f"{path}: no SVHN file to read: {error!r}.") from error
     if images.dtype != np.uint8:
         raise ValueError(f"{path}: X must be bytes, got {images.dtype}.")
     return np.moveaxis(images, -1, 0), labels % 10
