@@ -1,11 +1,14 @@
 """Options of a training that change how it computes: what each may change, and what not."""
 
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.backbones import OPTIONS
+from tests.trainables import elsewhere
 from trainables.architectures import CHECKPOINTED
 from trainables.config import TrainConfig
 from trainables.train import build_denoiser, train
@@ -50,6 +53,18 @@ def test_faster_ways_to_compute_end_near_the_same_weights(option, value, bound):
     plain, fast = run(), run(config=replace(CONFIG, **{option: value}))
     assert distance(plain, fast) < bound
     assert all(p.is_contiguous() and p.dtype == torch.float32 for p in fast.raw.values())
+
+
+@pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "g++")), reason="torch.compile needs a C++ compiler"
+)
+def test_a_compiled_training_ends_near_the_same_weights_and_can_be_cut(tmp_path):
+    """Some 20 processor seconds; a second run finds what torch has compiled."""
+    plain = elsewhere.perceptron()
+    assert elsewhere.started("compiled", tmp_path).wait() == 0
+    whole, cut = torch.load(tmp_path / "weights.pt")
+    assert 0 < max((plain.raw[key] - whole[key]).abs().max() for key in whole) < 1e-3 * CONFIG.lr
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def test_only_deterministic_algorithms_give_the_same_bits_here_and_last_one_training():
