@@ -34,15 +34,15 @@ def perceptron(config=CONFIG, **how):
     return list(train(denoiser, images, config, (0.012,), seed=0, draw=0, **how))[-1]
 
 
-def told_network(**how):
-    """Of a small NCSN++ in float64, that is told labels and computes its blocks again."""
+def told_network(kimg=0.02, **how):
+    """That of a small NCSN++ in float64, that is told labels and computes its blocks again."""
     config = replace(CONFIG, checkpointing=True, labels="class")
     images = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(3))
     denoiser = build_denoiser(
         "ncsnpp", 4, SHAPE, OPTIONS["ncsnpp"], config, 0.5, dtype=torch.float64, labels=3
     )
     labels = torch.arange(6) % 3
-    steps = train(denoiser, images, config, (0.02,), seed=0, draw=0, labels=labels, **how)
+    steps = train(denoiser, images, config, (kimg,), seed=0, draw=0, labels=labels, **how)
     return list(steps)[-1]
 
 
