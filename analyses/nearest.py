@@ -6,7 +6,9 @@ one again: a duplicate, a near-duplicate, its mirror image. Training points that
 is the same as and that began a group itself. The second nearest is the nearest of another group.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -71,14 +73,31 @@ class Sameness:
             raise ValueError(f"`same_correlation` must be in (0, 1], got {self.correlation}.")
 
 
-def distinct(points: Float[Tensor, "n d"]) -> Int[Tensor, " k"]:
+def distinct(
+    points: Float[Tensor, "n d"], flips: tuple[int, ...] | None = None
+) -> Int[Tensor, " k"]:
     """Increasing indices of the first occurrence of each exactly distinct row.
+
+    `flips`: the shape (c, h, w) of images that are the same as their mirror images. Rows are told
+    apart by 128 bits of their hash, so that no copy of them is made.
 
     >>> distinct(torch.tensor([[1.0], [2.0], [1.0]]))
     tensor([0, 1])
+    >>> distinct(torch.tensor([[1.0, 2.0], [3.0, 3.0], [2.0, 1.0]]), flips=(1, 1, 2))
+    tensor([0, 1])
     """
-    _, first = np.unique(points.numpy(), axis=0, return_index=True)
-    return torch.from_numpy(np.sort(first))
+    seen: dict[bytes, int] = {}
+    for i, row in enumerate(points.numpy()):
+        name = _name(row)
+        if flips is not None:
+            name = min(name, _name(row.reshape(flips)[..., ::-1]))
+        seen.setdefault(name, i)
+    return torch.tensor(list(seen.values()))
+
+
+def _name(row: np.ndarray) -> bytes:
+    """Hash of the numbers in `row`; -0 is 0."""
+    return blake2b(np.ascontiguousarray(row + 0.0), digest_size=16).digest()
 
 
 def mirrored(points: Float[Tensor, "n d"], shape: tuple[int, ...]) -> Float[Tensor, "n d"]:
@@ -92,14 +111,39 @@ def mirrored(points: Float[Tensor, "n d"], shape: tuple[int, ...]) -> Float[Tens
 
 def neighbours(train: Float[Tensor, "n d"], shape: tuple[int, ...], same: Sameness) -> Neighbours:
     """The distinct training points in the order of training, then their mirror images if any."""
+    return _placed(train, shape, same, *_groups(train, shape, same))
+
+
+def _groups(
+    train: Float[Tensor, "n d"], shape: tuple[int, ...], same: Sameness
+) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
+    """The distinct training points, and the training point that began the group of each."""
+    kept = distinct(train, shape if same.flips else None)
+    if same.distance == 0 and same.correlation == 1:
+        return kept, kept
+    return kept, kept[_grouped(_taken(train, kept), shape, same)]
+
+
+def _taken(train: Float[Tensor, "n d"], kept: Int[Tensor, " k"]) -> Float[Tensor, "k d"]:
+    """Some of the training points; all of them without a copy."""
+    return train if len(kept) == len(train) else train[kept]
+
+
+def _placed(
+    train: Float[Tensor, "n d"],
+    shape: tuple[int, ...],
+    same: Sameness,
+    kept: Int[Tensor, " k"],
+    group: Int[Tensor, " k"],
+) -> Neighbours:
+    """The points that `_groups` names and their mirror images, with no other copy of them."""
     if not same.flips:
-        kept = distinct(train)
-        return Neighbours(train[kept], kept[_grouped([train[kept]], same)], kept)
-    kept = distinct(_smaller(train, mirrored(train, shape)))
-    points = train[kept]
-    versions = [points, mirrored(points, shape)]
-    group = kept[_grouped(versions, same)]
-    return Neighbours(torch.cat(versions), group.repeat(2), kept.repeat(2))
+        return Neighbours(_taken(train, kept), group, kept)
+    points = torch.empty(2 * len(kept), train.shape[1], dtype=train.dtype)
+    originals, mirrors = points.chunk(2)
+    torch.index_select(train, 0, kept, out=originals)
+    _fill(mirrors, lambda rows: mirrored(rows, shape), originals)
+    return Neighbours(points, group.repeat(2), kept.repeat(2))
 
 
 def nearest_two(
@@ -116,9 +160,9 @@ def nearest_two(
         raise ValueError(
             f"nearest_two: needs at least 2 distinct points, got {len(group.unique())}."
         )
-    energy = points.square().sum(1)
+    energy = torch.cat([rows.square().sum(1) for rows in points.split(_block(points.shape[1]))])
     parts = []
-    for rows in x.split(max(1, ROWS // len(points))):
+    for rows in x.split(_block(len(points))):
         # |x|^2 is left out: it moves no neighbour. The two candidates are then measured again by
         # their difference, because this form would put a copy at 1e-7 instead of 0.
         far = energy - 2 * rows @ points.T
@@ -132,11 +176,11 @@ def nearest_two(
 
 
 def near_training(subset: Subset, same: Sameness) -> Neighbours:
-    """`neighbours` of the subset's training points, once per subset."""
+    """`neighbours` of the subset's training points; which they are is found once per subset."""
     shape = tuple(subset.shape)
-    return subset.shared(
-        ("neighbours", shape, same), lambda: neighbours(subset.train, shape, same)
-    )
+    key = ("neighbours", shape, same)
+    found = subset.shared(key, lambda: _groups(subset.train, shape, same))
+    return _placed(subset.train, shape, same, *found)
 
 
 def near_samples(specimen: Specimen, same: Sameness) -> Nearest:
@@ -164,22 +208,19 @@ def _nearest(subset: Subset, x: Float[Tensor, "n d"], same: Sameness) -> Nearest
     return near._replace(index=index[near.index])
 
 
-def _smaller(a: Float[Tensor, "n d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Row by row the lexicographically smaller one: equal for an image and its mirror image."""
-    at = (a != b).long().argmax(1, keepdim=True)
-    return torch.where(b.gather(1, at) < a.gather(1, at), b, a)
-
-
-def _grouped(versions: list[Float[Tensor, "k d"]], same: Sameness) -> Int[Tensor, " k"]:
-    """For each row of `versions[0]` the first row of its group, as the module says."""
-    points = versions[0]
-    k = len(points)
+def _grouped(
+    points: Float[Tensor, "k d"], shape: tuple[int, ...], same: Sameness
+) -> Int[Tensor, " k"]:
+    """For each of the distinct `points` the first one of its group, as the module says."""
+    k, step = len(points), _block(len(points))
     group = torch.arange(k)
-    if same.distance == 0 and same.correlation == 1:
-        return group
-    step = max(1, ROWS // k)
+    directions = None
+    if same.correlation < 1:
+        directions = torch.empty_like(points)
+        _fill(directions, _direction, points)
     for start in range(0, k, step):
-        alike = _alike(points[start : start + step], versions, same).tril(start - 1)
+        rows = points[start : start + step]
+        alike = _alike(rows, points, directions, shape, same).tril(start - 1)
         for row in alike.any(1).nonzero()[:, 0].tolist():
             i = start + row
             began = (alike[row, :i] & (group[:i] == torch.arange(i))).nonzero()
@@ -189,16 +230,34 @@ def _grouped(versions: list[Float[Tensor, "k d"]], same: Sameness) -> Int[Tensor
 
 
 def _alike(
-    rows: Float[Tensor, "b d"], versions: list[Float[Tensor, "k d"]], same: Sameness
+    rows: Float[Tensor, "b d"],
+    points: Float[Tensor, "k d"],
+    directions: Float[Tensor, "k d"] | None,
+    shape: tuple[int, ...],
+    same: Sameness,
 ) -> Bool[Tensor, "b k"]:
-    """Which points are the same as which rows, in any version."""
-    alike = torch.zeros(len(rows), len(versions[0]), dtype=torch.bool)
-    for points in versions:
+    """Which points are the same as which rows or their mirror images."""
+    alike = torch.zeros(len(rows), len(points), dtype=torch.bool)
+    for version in (rows, mirrored(rows, shape)) if same.flips else (rows,):
         if same.distance > 0:
-            alike |= torch.cdist(rows, points) < same.distance
-        if same.correlation < 1:
-            alike |= _direction(rows) @ _direction(points).T > same.correlation
+            alike |= torch.cdist(version, points) < same.distance
+        if directions is not None:
+            alike |= _direction(version) @ directions.T > same.correlation
     return alike
+
+
+def _block(columns: int) -> int:
+    """Rows of a block of `ROWS` numbers."""
+    return max(1, ROWS // columns)
+
+
+def _fill(
+    into: Float[Tensor, "n d"], function: Callable[[Tensor], Tensor], points: Float[Tensor, "n d"]
+) -> None:
+    """`function` of the points, block by block."""
+    step = _block(points.shape[1])
+    for target, rows in zip(into.split(step), points.split(step), strict=True):
+        target.copy_(function(rows))
 
 
 def _direction(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

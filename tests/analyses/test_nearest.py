@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,67 @@ def test_a_symmetric_image_and_its_mirror_count_once():
     image = torch.tensor([[1.0, 2.0, 1.0], [0.0, 1.0, 2.0]], dtype=torch.float64)
     found = nearest.neighbours(image, (1, 1, 3), nearest.Sameness(flips=True))
     assert found.group.tolist() == [0, 1, 0, 1]
+
+
+def repeated(n=60, shape=(3, 2, 4)):
+    """Images among which some occur again, as they are, mirrored, or with -0 for 0."""
+    points = draw_points(n, d=24).round(decimals=1)
+    points[::7] = points[3]
+    points[5::11] = nearest.mirrored(points[4:5], shape)
+    points[8, :3], points[9] = 0.0, points[8]
+    points[9, :3] = -0.0
+    return points, shape
+
+
+def test_distinct_rows_are_those_that_sorting_finds():
+    points, shape = repeated()
+    _, first = np.unique(points.numpy(), axis=0, return_index=True)
+    assert nearest.distinct(points).tolist() == sorted(first)
+    images = zip(points.tolist(), nearest.mirrored(points, shape).tolist(), strict=True)
+    names = [min(pair) for pair in images]
+    expected = [i for i, name in enumerate(names) if name not in names[:i]]
+    found = nearest.distinct(points, flips=shape)
+    assert found.tolist() == expected and len(found) < len(first) < len(points)
+
+
+def first_alike(points, mirrors, alike):
+    """Of each point the first earlier one that began a group and is alike, or itself."""
+    began = []
+    for i, point in enumerate(points):
+        same = (j for j in began if alike(point, points[j]) or alike(point, mirrors[j]))
+        yield (j := next(same, i))
+        if j == i:
+            began.append(i)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "alike"),
+    [
+        ("distance", 3.0, lambda a, b: (a - b).norm() < 3.0),
+        ("correlation", 0.5, lambda a, b: torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.5),
+        ("distance", 0.0, lambda a, b: False),
+    ],
+)
+def test_neighbours_are_the_distinct_points_and_then_their_mirror_images(
+    option, value, alike, monkeypatch
+):
+    monkeypatch.setattr(nearest, "ROWS", 100)
+    points, shape = repeated()
+    kept = nearest.distinct(points, flips=shape)
+    same = nearest.Sameness(flips=True, **{option: value})
+    found = nearest.neighbours(points, shape, same)
+    originals, mirrors = found.points.chunk(2)
+    assert torch.equal(originals, points[kept])
+    assert torch.equal(mirrors, nearest.mirrored(points[kept], shape))
+    assert torch.equal(found.index, kept.repeat(2))
+    groups = list(first_alike(originals, mirrors, alike))
+    assert torch.equal(found.group, kept[groups].repeat(2))
+    assert (len(set(groups)) < len(kept)) == (value > 0)
+
+
+def test_points_with_nothing_to_leave_out_are_not_copied():
+    points = draw_points(20)
+    assert nearest.neighbours(points, (1, 2, 3), nearest.Sameness()).points is points
 
 
 @pytest.mark.parametrize(

@@ -166,9 +166,11 @@ def test_a_share_of_the_batch_per_worker_averages_to_the_whole_batch(name):
                    rank=rank, world=world))  # fmt: skip
         return found[0]
 
-    parts = [gradient(rank, 2) for rank in (0, 1)]
-    for whole, one, two in zip(gradient(0, 1), *parts, strict=True):
-        torch.testing.assert_close(whole, (one + two) / 2)
+    whole = gradient(0, 1)
+    for world in (2, 4, 8):
+        shares = zip(*(gradient(rank, world) for rank in range(world)), strict=True)
+        mean = [torch.stack(parts).mean(0) for parts in shares]
+        torch.testing.assert_close(mean, whole)
 
 
 def test_the_average_lags_behind_the_weights_and_starts_as_them(name):

@@ -1,12 +1,16 @@
 """The published U-Nets: their sizes, and their parts against the equations."""
 
 import math
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from trainables.architectures import build
+from trainables.architectures.__main__ import main
 from trainables.architectures.blocks import Attention, Block, FilteredConv, Resample, Style
 from trainables.architectures.dit import Block as DiTBlock
 from trainables.architectures.sizes import PUBLISHED
@@ -31,19 +35,41 @@ def stir(module):
     return module
 
 
+def rows(text):
+    """Cells of the rows of a Markdown table."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.fixture(scope="module")
+def table():
+    """The rows that the command prints, by architecture, pixels and width."""
+    with redirect_stdout(StringIO()) as printed:
+        main()
+    return {tuple(row[:3]): row[3:] for row in rows(printed.getvalue())}
+
+
 @pytest.mark.parametrize("entry", PUBLISHED, ids=lambda e: f"{e.name}-{e.resolution}-{e.width}")
-def test_a_published_network_has_its_published_number_of_parameters(entry):
-    parameters, _ = entry.ours(count_flops=False)
-    assert round(parameters / entry.rounding) * entry.rounding == entry.parameters
+def test_a_published_network_has_its_published_size_and_cost_in_the_table(table, entry):
+    parameters, published, gflop, known = table[
+        entry.name, str(entry.resolution), str(entry.width)
+    ]
+    size = int(parameters.replace(",", ""))
+    assert round(size / entry.rounding) * entry.rounding == entry.parameters
+    assert published.removeprefix("about ") == f"{entry.parameters:,}"
+    assert known == ("" if entry.gflop is None else f"{entry.gflop:g}")
+    if known:
+        assert float(gflop) == pytest.approx(entry.gflop, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    "entry",
-    [e for e in PUBLISHED if e.gflop and e.width in (128, 192, 384)],
-    ids=lambda e: f"{e.name}-{e.resolution}-{e.width}",
-)
-def test_a_published_network_costs_its_published_operations(entry):
-    assert entry.ours()[1] == pytest.approx(entry.gflop, rel=0.01)
+def test_the_table_of_the_manual_is_the_one_that_is_printed(table):
+    text = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text()
+    shown = rows(text[text.index("| architecture | pixels |") :].split("\n\n")[0])
+    assert len(shown) > 10
+    for *name, parameters, gflop, known in shown:
+        here, published, cost, source = table[tuple(name)]
+        assert parameters == here == published
+        assert float(gflop) == float(cost) and known.strip("0") == source.strip("0")
 
 
 @pytest.mark.parametrize("name", ["ncsnpp", "ddpmpp"])

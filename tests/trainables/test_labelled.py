@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.backbones import OPTIONS
+from trainables.architectures import ARCHITECTURES, build
 from trainables.batches import Batches
 from trainables.config import TrainConfig
 from trainables.datasets.data import load
@@ -14,6 +16,7 @@ from trainables.train import Training, build_denoiser
 CONFIG = TrainConfig(batch=64, lr=1e-2, warmup_kimg=0.0, ema_halflife_kimg=0.0, labels="unique")
 SHAPE = (1, 2, 2)
 Y = torch.linspace(-1, 1, 8).view(2, *SHAPE)
+UNTOLD = ("linear", "gmm")
 
 
 def denoiser(labels=2):
@@ -39,17 +42,47 @@ def test_labels_go_with_denoisers_that_are_told_them_alone():
         denoiser()(Y, 0.5)
     with pytest.raises(ValueError, match="trained with no labels"):
         denoiser(labels=0)(Y, 0.5, torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="kind Linear cannot be told any"):
-        build_denoiser("linear", 16, SHAPE, {}, CONFIG, 0.5, labels=2)
 
 
-def test_a_unet_is_told_labels_too():
-    unet = build_denoiser("unet", 4, (1, 4, 4), {}, CONFIG, 0.5, labels=2)
-    for i, p in enumerate(unet.parameters()):
-        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(i))
-    y = torch.linspace(-1, 1, 32).view(2, 1, 4, 4)
-    zero, one = (unet(y, 0.5, torch.tensor([k, k])) for k in (0, 1))
-    assert not torch.allclose(zero, one)
+@pytest.mark.parametrize("name", UNTOLD)
+def test_a_backbone_that_knows_no_labels_says_so(name):
+    config = replace(CONFIG, preconditioning="none")
+    with pytest.raises(ValueError, match="cannot be told any"):
+        build_denoiser(name, 16, SHAPE, {}, config, 0.5, labels=2)
+
+
+@pytest.fixture(params=[name for name in ARCHITECTURES if name not in UNTOLD])
+def stirred(request):
+    """A denoiser on 4 x 4 pixels that is told one of three labels, its weights off zero."""
+    options = OPTIONS.get(request.param, {})
+    made = build_denoiser(request.param, 16, (1, 4, 4), options, CONFIG, 0.5, labels=3)
+    with torch.no_grad():
+        for i, p in enumerate(made.parameters()):
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+    return made
+
+
+def test_every_backbone_is_told_the_label_of_its_own_image_and_learns_from_it_alone(stirred):
+    y = torch.linspace(-1, 1, 48).view(3, 1, 4, 4)
+    same, one = stirred(y, 0.5, torch.zeros(3).long()), stirred(y, 0.5, torch.tensor([0, 2, 0]))
+    moved = (one - same).abs().amax((1, 2, 3))
+    assert (moved > 1e-3).tolist() == [False, True, False]
+    one.square().sum().backward()
+    (table,) = (p for name, p in stirred.named_parameters() if name.endswith("table.weight"))
+    assert table.grad.any(1).tolist() == [True, False, True]
+
+
+def test_a_label_joins_the_embedding_before_its_layers_or_after_them_as_in_adm():
+    late = {}
+    for name in ("ddpmpp", "ncsnpp", "adm"):
+        embed = build(name, 4, (1, 4, 4), **OPTIONS[name]).embed
+        embed.tell(2)
+        with torch.no_grad():
+            embed.table.weight[1] = 1.0
+            embed.layer1.weight.zero_()  # nothing passes but what comes after
+        zero, one = (embed(torch.zeros(1), torch.tensor([k]), None) for k in (0, 1))
+        late[name] = not torch.equal(zero, one)
+    assert late == {"ddpmpp": False, "ncsnpp": False, "adm": True}
 
 
 def test_a_label_of_its_own_brings_an_image_back_from_noise_that_hides_it():

@@ -1,14 +1,18 @@
 """Options of a training that change how it computes: what each may change, and what not."""
 
+import itertools
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.backbones import OPTIONS
+from tests.trainables import elsewhere
 from trainables.architectures import CHECKPOINTED
 from trainables.config import TrainConfig
-from trainables.train import build_denoiser, train
+from trainables.train import Training, build_denoiser, train
 
 SHAPE = (1, 4, 4)
 CONFIG = TrainConfig(batch=4, lr=1e-3, warmup_kimg=0.0)
@@ -23,10 +27,9 @@ def run(name="ddpmpp", kimg=(0.012,), state=None, on_step=None, config=CONFIG, *
     )[-1]
 
 
-def distance(one, two):
-    """Largest difference of the weights, in units of what the training has moved them."""
-    most = max((one.raw[key] - two.raw[key]).abs().max() for key in one.raw)
-    return (most / (3 * CONFIG.lr)).item()
+def apart(one, two):
+    """Distance of the weights."""
+    return torch.stack([(one.raw[key] - two.raw[key]).norm() for key in one.raw]).norm().item()
 
 
 @pytest.mark.parametrize("name", sorted(CHECKPOINTED))
@@ -42,14 +45,54 @@ def test_a_backbone_without_blocks_cannot_compute_them_again():
         run("skip", config=replace(CONFIG, checkpointing=True))
 
 
+def scaled_by(factor, name, config):
+    """The state before the first step, its loss scaled by `factor`."""
+    denoiser = build_denoiser(name, 8, SHAPE, OPTIONS.get(name, {}), config, 0.5)
+    state = Training(denoiser, torch.zeros(6, *SHAPE), config, seed=0, draw=0).state()
+    return state | {"scaler.scale": torch.tensor(factor)}
+
+
+@pytest.mark.parametrize("name", ["ddpmpp", "unet"])
 @pytest.mark.parametrize(
     ("option", "value", "bound"),
-    [("channels_last", True, 0.05), ("autocast", "bfloat16", 1.0)],
+    [("channels_last", True, 1e-3), ("autocast", "bfloat16", 0.1), ("autocast", "float16", 0.1)],
 )
-def test_faster_ways_to_compute_end_near_the_same_weights(option, value, bound):
-    plain, fast = run(), run(config=replace(CONFIG, **{option: value}))
-    assert distance(plain, fast) < bound
+def test_faster_ways_to_compute_end_near_the_same_weights(name, option, value, bound):
+    config, state = replace(CONFIG, **{option: value}), None
+    if value == "float16":
+        state = scaled_by(1024.0, name, config)
+    start, plain = run(name, kimg=(0,)), run(name, kimg=(0.048,))
+    fast = run(name, kimg=(0.048,), config=config, state=state)
+    assert 0 < apart(plain, fast) < bound * apart(plain, start)
     assert all(p.is_contiguous() and p.dtype == torch.float32 for p in fast.raw.values())
+
+
+@pytest.mark.parametrize("name", ["ddpmpp", "unet"])
+def test_a_scaled_loss_costs_the_steps_that_overflow_and_no_other(name):
+    config, states = replace(CONFIG, autocast="float16"), []
+    whole = run(name, kimg=(0.048,), config=config, on_step=lambda t: states.append(t.state()))
+    scales = [float(state["scaler.scale"]) for state in states]
+    lost = [b < a for a, b in itertools.pairwise([2.0**16, *scales])]
+    assert 0 < sum(lost) == len(lost) - states[-1]["scaler.steps"] < len(lost)
+    still = [
+        all(torch.equal(before[key], after[key]) for key in before if key.startswith("raw."))
+        for before, after in itertools.pairwise(states)
+    ]
+    assert still == lost[1:]
+    resumed = run(name, kimg=(0.048,), config=config, state=states[2])
+    assert all(torch.equal(whole.raw[key], resumed.raw[key]) for key in whole.raw)
+
+
+@pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "g++")), reason="torch.compile needs a C++ compiler"
+)
+def test_a_compiled_training_ends_near_the_same_weights_and_can_be_cut(tmp_path):
+    """Some 20 processor seconds; a second run finds what torch has compiled."""
+    plain = elsewhere.perceptron()
+    assert elsewhere.started("compiled", tmp_path).wait() == 0
+    whole, cut = torch.load(tmp_path / "weights.pt")
+    assert 0 < max((plain.raw[key] - whole[key]).abs().max() for key in whole) < 1e-3 * CONFIG.lr
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def test_only_deterministic_algorithms_give_the_same_bits_here_and_last_one_training():
@@ -67,7 +110,7 @@ def test_a_training_with_dropout_and_channels_last_can_be_cut():
     whole = run(on_step=lambda t: states.append(t.state()), **options)
     resumed = run(state=states[0], **options)
     assert all(torch.equal(whole.raw[key], resumed.raw[key]) for key in whole.raw)
-    assert distance(whole, run(config=config)) > 0.1
+    assert apart(whole, run(config=config)) > 0.1 * apart(whole, run(kimg=(0,)))
 
 
 def test_a_denoiser_that_is_not_trained_drops_nothing():

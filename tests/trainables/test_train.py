@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.trainables import elsewhere
 from trainables.denoiser import EDM
 from trainables.streams import stream
 from trainables.train import TrainConfig, Training, build_denoiser, steps_at, train
@@ -290,3 +291,16 @@ def test_the_configs_own_scale_takes_the_place_of_the_measured_one():
         config = TrainConfig(sigma_data=given)
         denoiser = build_denoiser("mlp", 4, (1, 2, 2), {"depth": 1}, config, 0.7)
         assert denoiser.sigma_data == expected
+
+
+def test_two_data_parallel_processes_train_what_one_does(tmp_path):
+    """NCSN++ with its frozen frequencies, with labels, and blocks that are computed again."""
+    processes = [elsewhere.started("rank", tmp_path, number, 2) for number in (0, 1)]
+    start, alone = elsewhere.told_network(kimg=0), elsewhere.told_network()
+    assert [process.wait() for process in processes] == [0, 0]
+    first, second = (torch.load(tmp_path / f"weights-{number}.pt") for number in (0, 1))
+    for one, two, whole in zip(first, second, (alone.raw, alone.ema), strict=True):
+        torch.testing.assert_close(one, whole, rtol=1e-7, atol=1e-12)
+        assert all(torch.equal(one[key], two[key]) for key in whole)
+    (still,) = (key for key in start.raw if torch.equal(start.raw[key], first[0][key]))
+    assert still.endswith("features.frequencies")
