@@ -23,7 +23,15 @@ from engine.cluster import cores
 from engine.gpus import sustained
 from engine.grid import Cell, Trial
 from engine.job import Job, memory_here, use_threads
-from engine.makespan import EFFICIENCY, STARTUP_SECONDS, Machine, makespan, slots_on
+from engine.makespan import (
+    EFFICIENCY,
+    STARTUP_SECONDS,
+    Machine,
+    chances,
+    makespan,
+    scheduled,
+    slots_on,
+)
 from engine.resolve import size_key
 from engine.spec import SpecError
 from engine.store import receipt_name
@@ -92,6 +100,8 @@ class Estimate:
     """Whether seconds are those of GPUs."""
     per_trial: dict[Trial, float] = field(default_factory=dict)
     """Training seconds of each trial that lacks some."""
+    likely: dict[Trial, float] = field(default_factory=dict)
+    """How likely each of them is made: a search makes a part of them."""
     per_cell: dict[Trial, float] = field(default_factory=dict)
     """Analysis seconds of each of its cells."""
     analyses: dict[str, tuple[int, float]] = field(default_factory=dict)
@@ -109,7 +119,7 @@ class Estimate:
             return 0.0
         tail = max(self.per_cell.values(), default=0.0)
         units = self.machine.gpus if self.on_gpus else self.machine.cores
-        trials = self.per_trial.values()
+        trials = scheduled([*self.per_trial.values()], [*self.likely.values()])
         work = makespan(trials, self.analysis_seconds, tail, self.slots, units, self.busy)
         return work / EFFICIENCY + STARTUP_SECONDS
 
@@ -162,7 +172,7 @@ def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estima
         result.source, result.factor = f"FLOPs and the sustained speed of {machine.gpu}", GUESS
     else:
         costs, result.source, result.factor = _costs(job, survey, wanted)
-    training = dict(survey.to_train())
+    training, likely = dict(survey.to_train()), chances(survey)
     for i, trial in enumerate(survey.trials):
         if not lacking[i].any():
             continue
@@ -176,14 +186,10 @@ def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estima
             kimg * cost.kimg_seconds,
             cost.cell_seconds,
         )
-        result.train_seconds += result.per_trial[trial]
-        result.analysis_seconds += float(lacking[i].sum(0) @ each)
-        result.disk_bytes += _disk(job, key, len(missing))
-    if training:  # a search trains a part of what is missing
-        part = survey.most() / len(training)
-        result.train_seconds *= part
-        result.analysis_seconds *= part
-        result.disk_bytes *= part
+        result.likely[trial] = part = float(likely[i])
+        result.train_seconds += part * result.per_trial[trial]
+        result.analysis_seconds += part * float(lacking[i].sum(0) @ each)
+        result.disk_bytes += part * _disk(job, key, len(missing))
     result.memory_bytes = _memory(job)
     if costs:
         largest = max(costs, key=lambda key: job.facts.sizes[key][0])
