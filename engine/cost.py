@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from engine.cluster import cores
-from engine.gpus import sustained
-from engine.grid import Cell, Subset, Trial
+from engine.gpus import COPIES, MEMORY, kept_bytes, sustained
+from engine.grid import Cell, Subset, Trial, trials
 from engine.job import Job, memory_here, use_threads
 from engine.makespan import (
     EFFICIENCY,
@@ -279,10 +279,12 @@ def _examples(wanted: Sequence[Trial]) -> dict[str, Trial]:
 def _on_gpu(job: Job, trial: Trial, gpu: str) -> Cost:
     """Cost of a network size in seconds of a named GPU: three passes an image, one an evaluation.
 
-    Analyses beside the evaluations run on the CPU, while they hold the GPU.
+    A fourth pass where what a block keeps is computed again. Analyses beside the evaluations run
+    on the CPU, while they hold the GPU.
     """
     flops, config = job.facts.sizes[size_key(trial)][1], job.config(trial)
-    kimg = 1000 * 3 * flops / sustained(gpu, half=config.autocast != "none")
+    passes = 4 if config.checkpointing else 3
+    kimg = 1000 * passes * flops / sustained(gpu, half=config.autocast != "none")
     row = flops / sustained(gpu, half=False) + row_seconds(job)
     each = {name: row * rows + ANALYSIS_SECONDS for name, rows in evaluations(job).items()}
     return Cost(kimg, each)
@@ -452,6 +454,8 @@ def warnings(job: Job, cost: Estimate) -> list[str]:
             f"a trial wants {wanted:g} GPUs, planned are {cost.machine.gpus:g} (see --gpus): times"
             " are those of a CPU"
         )
+    if cost.on_gpus:
+        said += _too_much_for(job, cost.machine.gpu)
     free = job.store.files.free()
     if free is not None and cost.disk_bytes > free:
         said.append(
@@ -459,6 +463,34 @@ def warnings(job: Job, cost: Estimate) -> list[str]:
             f" {_size(free)} are free"
         )
     return said
+
+
+def _too_much_for(job: Job, gpu: str) -> list[str]:
+    """Whether the training of the largest network may not fit a GPU of this kind."""
+    needed, image = _gpu_memory(job)
+    room = [gb for gb in MEMORY[gpu] if gb * min(1.0, job.sweep.resources.gpus_per_trial) < needed]
+    if not room:
+        return []
+    return [
+        f"a training keeps up to {needed:.0f} GB on its GPU ({image:.2f} GB an image), {gpu}s have"
+        f" {' or '.join(map(str, MEMORY[gpu]))}: set training.checkpointing to true, or share each"
+        " batch between several (resources.workers)"
+    ]
+
+
+def _gpu_memory(job: Job) -> tuple[float, float]:
+    """GB that a worker of the largest network's training holds, and that an image adds to it."""
+    weights = {trial: job.facts.sizes[size_key(trial)][0] for trial in trials(job.sweep)}
+    trial = max(weights, key=lambda t: weights[t] * job.config(t).batch)
+    config, denoiser = job.config(trial), job.denoiser(trial, torch.device("meta")).train()
+    few = 2
+    given = [torch.zeros(few, *job.facts.data.shape, dtype=job.dtype), torch.ones(few)]
+    if config.labels != "none":
+        given.append(torch.zeros(few, dtype=torch.long))
+    given = (tensor.to("meta") for tensor in given)
+    image = kept_bytes(denoiser, *given, checkpointing=config.checkpointing) / few / 1e9
+    own = COPIES * weights[trial] * job.dtype.itemsize / 1e9
+    return own + image * config.batch / job.sweep.resources.workers, image
 
 
 def _size(count: float) -> str:
