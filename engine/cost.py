@@ -3,8 +3,9 @@
 Seconds per kimg and per cell come, for each size of network, from the finished trials of that
 size; else, where at least two sizes have finished, from a line through them (log seconds on log
 parameters); else from steps and evaluations timed here, scaled by images and by evaluations, and
-by what such a probe misses at a finished size if there is one. All are processor seconds, so that
-others on the machine do not count. `engine.makespan` turns them into hours.
+by what such a probe misses at a finished size if there is one. Oracles are priced by their
+operations (`engine.pricing`). All are processor seconds, so that others on the machine do not
+count. `engine.makespan` turns them into hours.
 """
 
 import time
@@ -16,18 +17,33 @@ from typing import Any
 import numpy as np
 import torch
 
-from analyses.affine import MOST as MOST_DIRECTIONS
-from analyses.evaluations import Size
-from analyses.registry import rows_of
 from engine.cluster import cores
-from engine.gpus import sustained
-from engine.grid import Cell, Trial
+from engine.gpus import COPIES, MEMORY, kept_bytes, sustained
+from engine.grid import Cell, Subset, Trial, trials
 from engine.job import Job, memory_here, use_threads
-from engine.makespan import EFFICIENCY, STARTUP_SECONDS, Machine, makespan, slots_on
+from engine.makespan import (
+    EFFICIENCY,
+    STARTUP_SECONDS,
+    Machine,
+    chances,
+    makespan,
+    scheduled,
+    slots_on,
+)
+from engine.pricing import (
+    ANALYSIS_SECONDS,
+    compared_seconds,
+    evaluations,
+    first_seconds,
+    oracle_factor,
+    reference_seconds,
+    row_seconds,
+    shares,
+)
 from engine.resolve import size_key
 from engine.spec import SpecError
 from engine.store import receipt_name
-from engine.work import DONE, NOTED, SKIPPED, Survey
+from engine.work import DONE, NOTED, PENDING, SKIPPED, Survey
 from trainables.denoiser import loss
 
 UNCERTAINTY = 1.5
@@ -44,12 +60,6 @@ PROBE_WORK = 2e10
 """Parameters times pixels of a network up to which it is timed; larger ones are scaled."""
 SHARING = 1.2
 """A process beside others on the same cores is slower than the probe alone."""
-ROW_SECONDS = 2.5e-6
-"""Analyses beside the network's own evaluations, per evaluated row at d = 64."""
-ROW_EXPONENT = 1.7
-"""Growth of the same with d, between 64 and 784: float64 fits."""
-ANALYSIS_SECONDS = 0.02
-"""An analysis beside what is proportional to its evaluations."""
 
 
 @dataclass
@@ -90,10 +100,24 @@ class Estimate:
     """Cores that a trial keeps busy, or GPUs."""
     on_gpus: bool = False
     """Whether seconds are those of GPUs."""
+    threads: int = 1
+    """Cores that compute oracles, which have no use for it, while a GPU is held for them."""
     per_trial: dict[Trial, float] = field(default_factory=dict)
     """Training seconds of each trial that lacks some."""
-    per_cell: dict[Trial, float] = field(default_factory=dict)
-    """Analysis seconds of each of its cells."""
+    likely: dict[Trial, float] = field(default_factory=dict)
+    """How likely each of them is made: a search makes a part of them."""
+    per_cell: dict[Trial, dict[str, float]] = field(default_factory=dict)
+    """Seconds of each analysis at each of its cells."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """The part of a cell's evaluations that each analysis asks for if it runs alone."""
+    first_seconds: float = 0.0
+    """What a machine computes before its first analysis."""
+    oracle_seconds: float = 0.0
+    """The part of the analyses that the oracles of the training sets are."""
+    longest_oracle: float = 0.0
+    """The most that those of one training set take, in one task."""
+    oracle_factor: float = 1.0
+    """By how much finished ones cost more than they are priced."""
     analyses: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Denoiser evaluations and seconds that each analysis adds to a snapshot, largest network."""
 
@@ -107,11 +131,21 @@ class Estimate:
         """From the start of the command to its end."""
         if not self.core_seconds:
             return 0.0
-        tail = max(self.per_cell.values(), default=0.0)
+        tail = max((sum(each.values()) for each in self.per_cell.values()), default=0.0)
         units = self.machine.gpus if self.on_gpus else self.machine.cores
-        trials = self.per_trial.values()
+        trials = scheduled([*self.per_trial.values()], [*self.likely.values()])
         work = makespan(trials, self.analysis_seconds, tail, self.slots, units, self.busy)
+        work = self.first_seconds + max(work, self.longest_oracle)
         return work / EFFICIENCY + STARTUP_SECONDS
+
+    def of_cell(self, trial: Trial, names: Sequence[str]) -> float | None:
+        """Seconds of the named analyses at a cell; None if nothing is known of them.
+
+        Those that run without the others evaluate themselves what all share.
+        """
+        each = self.per_cell.get(trial, {})
+        alone = max((self.shares.get(name, 0.0) for name in names), default=0.0)
+        return max(sum(each.get(n, 0.0) for n in names), alone * sum(each.values())) or None
 
     @property
     def wall_range(self) -> tuple[float, float]:
@@ -128,6 +162,7 @@ class Estimate:
         return {
             "train_core_seconds": self.train_seconds,
             "analysis_core_seconds": self.analysis_seconds,
+            "oracle_core_seconds": self.oracle_seconds,
             "core_seconds": self.core_seconds,
             "wall_seconds": self.wall_seconds,
             "wall_seconds_range": list(self.wall_range),
@@ -153,7 +188,9 @@ def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estima
     resources = job.sweep.resources
     result = Estimate(machine, slots=slots_on(machine, resources))
     result.on_gpus = bool(machine.gpu and resources.gpus_per_trial)
-    share = resources.gpus_per_trial if result.on_gpus else job.sweep.numerics.threads
+    threads = job.sweep.numerics.threads
+    result.threads = threads if result.on_gpus else 1
+    share = resources.gpus_per_trial if result.on_gpus else threads
     result.busy = share * resources.workers
     lacking = ~survey.measured() & (survey.pieces[:, :, :1] != SKIPPED)
     wanted = [trial for trial, lacks in zip(survey.trials, lacking, strict=True) if lacks.any()]
@@ -162,34 +199,53 @@ def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estima
         result.source, result.factor = f"FLOPs and the sustained speed of {machine.gpu}", GUESS
     else:
         costs, result.source, result.factor = _costs(job, survey, wanted)
-    training = dict(survey.to_train())
+    training, likely = dict(survey.to_train()), chances(survey)
     for i, trial in enumerate(survey.trials):
         if not lacking[i].any():
             continue
         key = size_key(trial)
-        cost = costs[key]
         missing = training.get(trial, [])
         stored = [k for k in job.sweep.kimg if k not in missing and missing and k < missing[0]]
         kimg = (missing[-1] - (stored[-1] if stored else 0)) if missing else 0
-        each = np.array([cost.analyses.get(name, 0.0) for name in job.sweep.analyses])
-        result.per_trial[trial], result.per_cell[trial] = (
-            kimg * cost.kimg_seconds,
-            cost.cell_seconds,
-        )
-        result.train_seconds += result.per_trial[trial]
-        result.analysis_seconds += float(lacking[i].sum(0) @ each)
-        result.disk_bytes += _disk(job, key, len(missing))
-    if training:  # a search trains a part of what is missing
-        part = survey.most() / len(training)
-        result.train_seconds *= part
-        result.analysis_seconds *= part
-        result.disk_bytes *= part
+        result.per_trial[trial] = kimg * costs[key].kimg_seconds
+        result.per_cell[trial] = cell = _of_cell(job, trial, costs[key], result)
+        each = np.array([cell.get(name, 0.0) for name in job.sweep.analyses])
+        result.likely[trial] = part = float(likely[i])
+        result.train_seconds += part * result.per_trial[trial]
+        result.analysis_seconds += part * float(lacking[i].sum(0) @ each)
+        result.disk_bytes += part * _disk(job, key, len(missing))
+    _add_oracles(job, survey, result, likely)
     result.memory_bytes = _memory(job)
     if costs:
         largest = max(costs, key=lambda key: job.facts.sizes[key][0])
         rows = evaluations(job)
         result.analyses = {n: (rows[n], costs[largest].analyses.get(n, 0.0)) for n in rows}
     return result
+
+
+def _of_cell(job: Job, trial: Trial, cost: Cost, result: Estimate) -> dict[str, float]:
+    """Seconds of each analysis at a cell: no less than the oracles that it evaluates."""
+    oracles = compared_seconds(job, trial["n_train"])
+    return {n: max(s, oracles.get(n, 0.0) / result.threads) for n, s in cost.analyses.items()}
+
+
+def _add_oracles(job: Job, survey: Survey, result: Estimate, likely: np.ndarray) -> None:
+    """What the training sets lack of their own; a search comes to a part of them."""
+    every = [n for n, analysis in job.facts.analyses.items() if analysis.has_reference]
+    begun: dict[Subset, float] = {}
+    for trial, chance in zip(survey.trials, likely, strict=True):
+        begun[trial.subset] = min(1.0, begun.get(trial.subset, 0.0) + float(chance))
+    factor = result.oracle_factor = oracle_factor(job, survey)
+    result.shares = shares(job)
+    for subset, chance in begun.items():
+        states = survey.subsets.get(subset, dict.fromkeys(every, PENDING))
+        names = [name for name, state in states.items() if state == PENDING]
+        if names and chance:
+            seconds = factor * reference_seconds(job, subset, names) / result.threads
+            result.oracle_seconds += chance * seconds
+            result.longest_oracle = max(result.longest_oracle, seconds)
+    result.analysis_seconds += result.oracle_seconds
+    result.first_seconds = first_seconds(job) if result.analysis_seconds else 0.0
 
 
 def _costs(
@@ -223,11 +279,13 @@ def _examples(wanted: Sequence[Trial]) -> dict[str, Trial]:
 def _on_gpu(job: Job, trial: Trial, gpu: str) -> Cost:
     """Cost of a network size in seconds of a named GPU: three passes an image, one an evaluation.
 
-    Analyses beside the evaluations run on the CPU, while they hold the GPU.
+    A fourth pass where what a block keeps is computed again. Analyses beside the evaluations run
+    on the CPU, while they hold the GPU.
     """
     flops, config = job.facts.sizes[size_key(trial)][1], job.config(trial)
-    kimg = 1000 * 3 * flops / sustained(gpu, half=config.autocast != "none")
-    row = flops / sustained(gpu, half=False) + _row_seconds(job)
+    passes = 4 if config.checkpointing else 3
+    kimg = 1000 * passes * flops / sustained(gpu, half=config.autocast != "none")
+    row = flops / sustained(gpu, half=False) + row_seconds(job)
     each = {name: row * rows + ANALYSIS_SECONDS for name, rows in evaluations(job).items()}
     return Cost(kimg, each)
 
@@ -343,19 +401,11 @@ def _probe(job: Job, trial: Trial) -> Cost:
     few = min(8 if small else 1, config.batch)
     batch = int(np.clip(PROBE_SECONDS / _seconds(step, few, 0.0), few, config.batch))
     kimg = 1000 * _seconds(step, batch)
-    row = _seconds(evaluate, batch) + _row_seconds(job)
+    row = _seconds(evaluate, batch) + row_seconds(job)
     each = {
         name: SHARING * (row * rows + ANALYSIS_SECONDS) for name, rows in evaluations(job).items()
     }
     return Cost(SHARING * kimg, each)
-
-
-def _row_seconds(job: Job) -> float:
-    """Analyses beside an evaluation; in proportion to d where fits go along few directions."""
-    d = float(np.prod(job.facts.data.shape))
-    return (
-        ROW_SECONDS * (min(d, MOST_DIRECTIONS) / 64) ** ROW_EXPONENT * max(1, d / MOST_DIRECTIONS)
-    )
 
 
 def _seconds(call: Callable[[int], None], batch: int, at_least: float = PROBE_SECONDS) -> float:
@@ -366,19 +416,6 @@ def _seconds(call: Callable[[int], None], batch: int, at_least: float = PROBE_SE
         call(batch)
         calls += 1
     return (time.process_time() - start) / calls / batch
-
-
-def evaluations(job: Job) -> dict[str, int]:
-    """Denoiser evaluations that each analysis adds to those before it, per snapshot."""
-    size = Size(
-        int(np.prod(job.facts.data.shape)),
-        job.facts.data.n_heldout,
-        len(job.sweep.sigmas),
-        job.sampler,
-    )
-    options = {n: a.options for n, a in job.facts.analyses.items() if a.group != "pairs"}
-    pairs = dict.fromkeys((n for n in job.facts.analyses if n not in options), 0)
-    return rows_of(size, options) | pairs
 
 
 def _disk(job: Job, key: str, snapshots: int) -> float:
@@ -417,6 +454,8 @@ def warnings(job: Job, cost: Estimate) -> list[str]:
             f"a trial wants {wanted:g} GPUs, planned are {cost.machine.gpus:g} (see --gpus): times"
             " are those of a CPU"
         )
+    if cost.on_gpus:
+        said += _too_much_for(job, cost.machine.gpu)
     free = job.store.files.free()
     if free is not None and cost.disk_bytes > free:
         said.append(
@@ -424,6 +463,34 @@ def warnings(job: Job, cost: Estimate) -> list[str]:
             f" {_size(free)} are free"
         )
     return said
+
+
+def _too_much_for(job: Job, gpu: str) -> list[str]:
+    """Whether the training of the largest network may not fit a GPU of this kind."""
+    needed, image = _gpu_memory(job)
+    room = [gb for gb in MEMORY[gpu] if gb * min(1.0, job.sweep.resources.gpus_per_trial) < needed]
+    if not room:
+        return []
+    return [
+        f"a training keeps up to {needed:.0f} GB on its GPU ({image:.2f} GB an image), {gpu}s have"
+        f" {' or '.join(map(str, MEMORY[gpu]))}: set training.checkpointing to true, or share each"
+        " batch between several (resources.workers)"
+    ]
+
+
+def _gpu_memory(job: Job) -> tuple[float, float]:
+    """GB that a worker of the largest network's training holds, and that an image adds to it."""
+    weights = {trial: job.facts.sizes[size_key(trial)][0] for trial in trials(job.sweep)}
+    trial = max(weights, key=lambda t: weights[t] * job.config(t).batch)
+    config, denoiser = job.config(trial), job.denoiser(trial, torch.device("meta")).train()
+    few = 2
+    given = [torch.zeros(few, *job.facts.data.shape, dtype=job.dtype), torch.ones(few)]
+    if config.labels != "none":
+        given.append(torch.zeros(few, dtype=torch.long))
+    given = (tensor.to("meta") for tensor in given)
+    image = kept_bytes(denoiser, *given, checkpointing=config.checkpointing) / few / 1e9
+    own = COPIES * weights[trial] * job.dtype.itemsize / 1e9
+    return own + image * config.batch / job.sweep.resources.workers, image
 
 
 def _size(count: float) -> str:

@@ -16,6 +16,7 @@ from engine.files import Full
 from engine.grid import Cell, Subset, Trial
 from engine.job import Job
 from engine.moments import MANY, pool_moments
+from engine.pricing import reference_seconds
 from engine.progress import Display
 from engine.store import receipt_name
 from engine.tuning import OptunaPlan, Plan, longest_first, tune_trials
@@ -62,7 +63,7 @@ class Driver:
                 {name: facts.group for name, facts in self.job.facts.analyses.items()},
                 room=room,
                 on_receipt=self.on_receipt,
-                deadline=lambda at, names: deadline(self._predicted(at, names)),
+                deadline=self._deadline,
                 stop=self.stop,
             )
             try:
@@ -114,7 +115,7 @@ class Driver:
             plan = OptunaPlan(job)
         else:
             plan = BoundaryPlan(job.sweep, job.store, job.prints, self.todo)
-        vigil = Vigil(self.job.store, lambda trial: deadline(self._per_snapshot(trial)))
+        vigil = Vigil(job.store, lambda trial: deadline(self._per_snapshot(trial) or None))
         calls = self.on_snapshot, self.on_lost
         tune_trials(self.job, refs, plan, fanout, *calls, vigil, self.stop, self.trial_room)
 
@@ -163,7 +164,8 @@ class Driver:
         if receipt.get("lost"):
             self._note_lost(receipt)
         with self.lock:
-            self.display.advance("analyses", len(names), seconds=self._predicted(at, names))
+            seconds = self._predicted(at, names) or 0.0
+            self.display.advance("analyses", len(names), seconds=seconds)
             for name, error in receipt["errors"].items():
                 place = at if isinstance(at, Cell) else at.address
                 self._failed(f"{name} at {place}: {error}", self._traceback(receipt, name))
@@ -175,11 +177,17 @@ class Driver:
                     del self.waiting[at]
                     self._log(at)
 
-    def _predicted(self, at: Cell | Subset, names: Sequence[str]) -> float:
-        if not isinstance(at, Cell):
-            return 0.0
-        whole = self.cost.per_cell.get(at.trial, 0.0)
-        return whole * len(names) / len(self.job.sweep.analyses)
+    def _predicted(self, at: Cell | Subset, names: Sequence[str]) -> float | None:
+        """Seconds of a task; None if nothing is known of it."""
+        if isinstance(at, Cell):
+            return self.cost.of_cell(at.trial, names)
+        # Finished ones may have been of few points: what they teach only lengthens.
+        return max(1.0, self.cost.oracle_factor) * reference_seconds(self.job, at, names)
+
+    def _deadline(self, at: Cell | Subset, names: Sequence[str]) -> float:
+        """Seconds that a task may take, what its machine has to compute before it included."""
+        predicted = self._predicted(at, names)
+        return deadline(None if predicted is None else predicted + self.cost.first_seconds)
 
     def _per_snapshot(self, trial: Trial) -> float:
         return self.cost.per_trial.get(trial, 0.0) / len(self.job.sweep.kimg)

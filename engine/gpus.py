@@ -4,7 +4,15 @@ A denoiser's training reaches a share of what the vendor gives for dense half pr
 is that of the training times in Karras et al. 2022 (EDM, arXiv 2206.00364): 200 million images on
 8 V100 in 4 days (FFHQ, 84.9 GFLOP a forward pass, 3 passes a step) are 18.4 TFLOP/s of 125, in 2
 days (CIFAR-10, 42.8 GFLOP) 18.6. Small networks reach less.
+
+What a training keeps for its backward pass is counted by making the forward pass on the meta
+device, which computes nothing, in single precision. Under autocast a sixth less is kept: the norms
+stay in single, and what the convolutions are given is kept beside it in half.
 """
+
+import torch
+
+from trainables.denoiser import Denoiser
 
 HALF_PRECISION = {
     "v100": 125e12,
@@ -15,6 +23,17 @@ HALF_PRECISION = {
     "rtx4090": 165e12,
 }
 """Peak of dense matrix products, FLOP/s, by the vendors' data sheets."""
+MEMORY = {
+    "v100": (16, 32),
+    "a100": (40, 80),
+    "h100": (80,),
+    "h200": (141,),
+    "l40s": (48,),
+    "rtx4090": (24,),
+}
+"""GB of each kind that is sold."""
+COPIES = 5
+"""Numbers that a training holds per weight: it, its gradient, two moments, the average."""
 SHARE = 0.15
 IN_SINGLE = 0.25
 """Speed in single precision (TF32 where there is one) in units of that in half."""
@@ -27,3 +46,40 @@ def sustained(gpu: str, *, half: bool) -> float:
     3.93...
     """
     return HALF_PRECISION[gpu] * SHARE * (1 if half else IN_SINGLE)
+
+
+def kept_bytes(denoiser: Denoiser, *given: torch.Tensor, checkpointing: bool) -> float:
+    """Bytes that a training keeps of what the denoiser is given, until the backward pass.
+
+    With `checkpointing` each block's input, what lies between blocks, and the largest block's own.
+
+    Args:
+        denoiser: on the meta device, as what it is given: images, noise levels, labels if any.
+    """
+    own = {p.untyped_storage()._cdata for p in denoiser.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+    inputs, inside = [], []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held: another one would get its address
+        return tensor
+
+    def size() -> int:
+        return sum(storage.nbytes() for storage in kept.values())
+
+    def through(block: torch.nn.Module, h: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        before = size()
+        out = block(h, embedding)
+        inputs.append(h.untyped_storage().nbytes())
+        inside.append(size() - before)
+        return out
+
+    if checkpointing:
+        denoiser.backbone.through = through
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        denoiser(*given)
+    if not checkpointing:
+        return size()
+    return size() - sum(inside) + sum(inputs) + max(inside)

@@ -1,10 +1,13 @@
 """How long known work takes on a machine: trials on their slots, analyses in what they leave."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from engine.spec import Resources
+from engine.work import PENDING, Survey
 
 STARTUP_SECONDS = 28.0
 """Ray, the workers' imports, gathering and drawing, on 2 cores (benchmarks/plans.py)."""
@@ -29,6 +32,34 @@ def slots_on(machine: Machine, resources: Resources) -> int:
         fits = min(fits, machine.gpus / resources.gpus_per_trial)
     asked = fits if resources.concurrency == "auto" else min(resources.concurrency, fits)
     return max(1, int(asked))
+
+
+def chances(survey: Survey) -> np.ndarray:
+    """float64 (trial): how likely a run trains each trial, should it lack something.
+
+    A search asks for so many of those that it has not begun; which, nobody knows before.
+    """
+    if survey.begun is None:
+        return np.ones(len(survey.trials))
+    open_ = (survey.pieces[:, :, 0] == PENDING).any(1) & ~survey.begun
+    return np.where(open_, min(1.0, survey.left / max(1, open_.sum())), survey.begun)
+
+
+def spread_out(seconds: Iterable[float], count: int) -> list[float]:
+    """`count` of the values that stand for all: evenly spaced in their order.
+
+    >>> spread_out([4, 1, 3, 2], 2)
+    [2, 4]
+    """
+    ordered = sorted(seconds)
+    return [ordered[int((k + 0.5) * len(ordered) / count)] for k in range(count)]
+
+
+def scheduled(trials: Sequence[float], likely: Sequence[float]) -> list[float]:
+    """Seconds of as many trainings as a run is likely to make, of trials that it may make."""
+    sure = [seconds for seconds, chance in zip(trials, likely, strict=True) if chance == 1]
+    rest = [seconds for seconds, chance in zip(trials, likely, strict=True) if chance < 1]
+    return sure + spread_out(rest, round(sum(chance for chance in likely if chance < 1)))
 
 
 def list_schedule(seconds: Iterable[float], slots: int) -> float:

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from engine.grid import Cell
+from engine.makespan import chances
 from engine.spec import Sweep
 from engine.store import Store
-from engine.work import DONE, FAILED, MEANINGS, NOTED, RUNNING, Survey, survey
+from engine.work import DONE, FAILED, MEANINGS, NOTED, PENDING, RUNNING, Survey, survey
 
 SHOWN = 10
 """Failures and running trials that are listed."""
@@ -44,7 +45,10 @@ def state_of(sweep: Sweep, record: dict, store: Store) -> tuple[dict[str, Any], 
 
 
 def _seconds_left(found: Survey, running: int) -> float | None:
-    """Missing kimg at the mean speed of the stored trainings, over the trials that run now."""
+    """Missing kimg at the mean speed of the stored trainings, over the trials that run now.
+
+    Neither what has failed is trained, nor what a search does not ask for.
+    """
     seconds = found.noted[:, NOTED.index("train_seconds")]
     kimg = np.where(np.isfinite(seconds), found.sweep.kimg, 0.0)
     last, trained = kimg.argmax(1), np.isfinite(seconds).any(1)
@@ -52,8 +56,8 @@ def _seconds_left(found: Survey, running: int) -> float | None:
         return None
     every = np.arange(len(seconds))
     speeds = (seconds / np.array(found.sweep.kimg))[every, last][trained]
-    done = (found.pieces[:, :, 0] == DONE).all(1)
-    missing = (found.sweep.kimg[-1] - kimg.max(1))[~done].sum()
+    wanted = np.isin(found.pieces[:, :, 0], (PENDING, RUNNING)).any(1) * chances(found)
+    missing = (wanted * (found.sweep.kimg[-1] - kimg.max(1))).sum()
     return float(missing * speeds.mean() / running)
 
 

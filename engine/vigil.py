@@ -13,9 +13,12 @@ SLACK = 20.0
 """Beyond that: so many times its predicted seconds."""
 
 
-def deadline(predicted: float) -> float:
-    """Seconds after which what should take `predicted` counts as stuck."""
-    return max(PATIENCE, SLACK * predicted)
+def deadline(predicted: float | None) -> float:
+    """Seconds after which what should take `predicted` counts as stuck.
+
+    Never, if nothing is predicted: no work fails for lasting alone.
+    """
+    return float("inf") if predicted is None else max(PATIENCE, SLACK * predicted)
 
 
 @dataclass

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from engine import cost
 from engine.cost import Cost, estimate, extrapolated, spread
 from engine.gpus import sustained
-from engine.makespan import Machine, list_schedule, makespan, slots_on
+from engine.makespan import (
+    Machine,
+    chances,
+    list_schedule,
+    makespan,
+    scheduled,
+    slots_on,
+    spread_out,
+)
 from engine.resolve import size_key
 from engine.spec import Resources, SpecError
 from tests.engine.helpers import compute, job_of, prepared
@@ -41,7 +49,7 @@ def test_cost_is_kimg_times_speed_plus_cells_times_analysis(tiny, tmp_path, prob
     ready = prepared(tiny, tmp_path)
     found = estimated(ready)
     assert found.train_seconds == 4 * 2 * 3.0
-    assert found.analysis_seconds == pytest.approx(4 * 2 * 5.0)
+    assert found.analysis_seconds - found.oracle_seconds == pytest.approx(4 * 2 * 5.0)
     assert found.disk_bytes > 0 and found.source == "steps timed here"
     later = prepared({**tiny, "kimg": [1, 2, 5]}, tmp_path)
     assert estimated(later).train_seconds == 4 * 5 * 3.0
@@ -85,7 +93,7 @@ def test_sizes_not_yet_finished_follow_the_law_of_the_finished(
     assert found.source == "finished cells of other sizes"
     for trial in trials:
         assert found.per_trial[trial] == pytest.approx(2 * law[size_key(trial)])
-        assert found.per_cell[trial] == pytest.approx(10 * law[size_key(trial)])
+        assert sum(found.per_cell[trial].values()) == pytest.approx(10 * law[size_key(trial)])
 
 
 def test_one_finished_size_corrects_the_probe_of_the_others(tiny, tmp_path, monkeypatch, probe):
@@ -95,7 +103,7 @@ def test_one_finished_size_corrects_the_probe_of_the_others(tiny, tmp_path, monk
     found = estimated(ready)
     assert found.source == "steps timed here, corrected by finished cells"
     assert [found.per_trial[t] for t in trials] == [2 * 6.0] * 4
-    assert [found.per_cell[t] for t in trials] == [60.0] * 4
+    assert [sum(found.per_cell[t].values()) for t in trials] == pytest.approx([60.0] * 4)
 
 
 @settings(deadline=None)
@@ -150,6 +158,42 @@ def test_no_machine_ends_before_its_work_or_before_the_longest_trial(jobs, more,
     assert found >= work / cores - 1e-9 and found >= max(jobs, default=0)
     assert found <= work + tail + 1e-9
     assert makespan(jobs, more, tail, cores, cores + 1) <= found + 1e-9
+
+
+SEARCH = {"optuna": {"objective": "heldout_loss", "mode": "min", "trials": 4}}
+
+
+def test_a_search_is_planned_as_the_trials_that_it_may_ask_for(tiny, tmp_path, probe):
+    axes = {"width": [64], "n_train": [8], "seed": list(range(40))}
+    whole = prepared({**tiny, "axes": axes}, tmp_path / "whole")
+    asked = prepared({**tiny, "axes": axes, "search": SEARCH}, tmp_path / "asked")
+    alone = prepared({**tiny, "axes": {**axes, "seed": list(range(4))}}, tmp_path / "alone")
+    costs = [estimated(ready, Machine(1)) for ready in (whole, asked, alone)]
+    wall = [found.wall_seconds for found in costs]
+    core = [found.core_seconds - found.oracle_seconds for found in costs]
+    assert core[1] == pytest.approx(core[2]) == pytest.approx(core[0] / 10)
+    assert wall[1] == pytest.approx(wall[2]) and wall[1] < wall[0] / 2
+    cost.check_hours(costs[1], 1.01 * wall[2] / 3600, "tiny.yaml")
+
+
+def test_what_a_search_has_begun_is_sure_and_the_rest_shares_what_is_left(tiny, tmp_path, probe):
+    axes = {"width": [64], "n_train": [8], "seed": list(range(6))}
+    ready = prepared({**tiny, "axes": axes, "search": SEARCH}, tmp_path)
+    first = ready.survey().trials[0]
+    ready.store.write_asked([{"point": dict(first.coordinates), "value": None}])
+    assert chances(ready.survey()).tolist() == [1.0, *[3 / 5] * 5]
+    found = estimated(ready)
+    assert found.train_seconds == pytest.approx(4 * 2 * 3.0)
+    assert scheduled([*found.per_trial.values()], [*found.likely.values()]) == [6.0] * 4
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=12), st.data())
+def test_what_stands_for_all_lies_within_them_and_has_about_their_mean(seconds, data):
+    count = data.draw(st.integers(1, len(seconds)))
+    found = spread_out(seconds, count)
+    assert len(found) == count and set(found) <= set(seconds) and found == sorted(found)
+    apart = abs(sum(found) / count - sum(seconds) / len(seconds))
+    assert apart <= (max(seconds) - min(seconds)) / (2 * count) + 1e-9
 
 
 def test_more_cores_end_sooner_until_the_longest_trial_is_all(tiny, tmp_path, probe):

@@ -1,5 +1,10 @@
 """The moments of a pool: streamed, kept on disk where pixels are many, and never trusted torn."""
 
+import errno
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -59,10 +64,49 @@ def test_they_are_computed_once_and_read_from_the_cache(many, monkeypatch):
 def test_a_torn_file_is_computed_again(many, monkeypatch, damage):
     data = load("digits", n_heldout=64)
     first = pool_moments(data)
-    (path,) = (cache.folder() / "moments").iterdir()
+    (path,) = (cache.folder() / "moments").glob("*.safetensors")
     path.write_bytes(damage(path.read_bytes()))
     forgotten(monkeypatch)
     same(pool_moments(data), first)
+
+
+def at_once(data, n=4):
+    """The moments as n threads get them that ask at the same time, each as a process of its own.
+
+    Each opens the lock for itself, and that is what locks of files tell apart.
+    """
+    start = threading.Barrier(n)
+
+    def ask():
+        start.wait()
+        return moments._kept(data)
+
+    with ThreadPoolExecutor(n) as pool:
+        return [each.result() for each in [pool.submit(ask) for _ in range(n)]]
+
+
+def test_processes_that_ask_at_once_compute_them_once(many, monkeypatch):
+    data, real, calls = load("digits", n_heldout=64), moments._computed, []
+
+    def computed(data):
+        calls.append(data)
+        time.sleep(0.3)  # the others come meanwhile
+        return real(data)
+
+    monkeypatch.setattr(moments, "_computed", computed)
+    found = at_once(data)
+    assert len(calls) == 1
+    assert all(torch.equal(each.basis, found[0].basis) for each in found)
+
+
+def test_where_files_cannot_be_locked_each_computes_them_for_itself(many, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("engine.moments.fcntl.flock", refuse)
+    data = load("digits", n_heldout=64)
+    for each in at_once(data):
+        same(each, pool_moments(data))
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(many, monkeypatch, tmp_path):
