@@ -119,7 +119,8 @@ class Estimate:
     oracle_factor: float = 1.0
     """By how much finished ones cost more than they are priced."""
     analyses: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """Denoiser evaluations and seconds that each analysis adds to a snapshot, largest network."""
+    """Denoiser evaluations and seconds that each analysis adds to a snapshot: of the largest
+    network, with the most training points."""
 
     @property
     def core_seconds(self) -> float:
@@ -216,10 +217,10 @@ def estimate(job: Job, survey: Survey, machine: Machine | None = None) -> Estima
         result.disk_bytes += part * _disk(job, key, len(missing))
     _add_oracles(job, survey, result, likely)
     result.memory_bytes = _memory(job)
-    if costs:
-        largest = max(costs, key=lambda key: job.facts.sizes[key][0])
-        rows = evaluations(job)
-        result.analyses = {n: (rows[n], costs[largest].analyses.get(n, 0.0)) for n in rows}
+    if result.per_cell:
+        size = lambda trial: (job.facts.sizes[size_key(trial)][0], trial["n_train"])  # noqa: E731
+        largest, rows = result.per_cell[max(result.per_cell, key=size)], evaluations(job)
+        result.analyses = {n: (rows[n], largest.get(n, 0.0)) for n in rows}
     return result
 
 
@@ -473,8 +474,8 @@ def _too_much_for(job: Job, gpu: str) -> list[str]:
         return []
     return [
         f"a training keeps up to {needed:.0f} GB on its GPU ({image:.2f} GB an image), {gpu}s have"
-        f" {' or '.join(map(str, MEMORY[gpu]))}: set training.checkpointing to true, or share each"
-        " batch between several (resources.workers)"
+        f" {' or '.join(map(str, MEMORY[gpu]))}: training.checkpointing keeps less, and workers"
+        " (resources.workers) share each batch"
     ]
 
 

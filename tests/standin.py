@@ -68,10 +68,23 @@ def photographs(path, n):
     return path
 
 
+def ffhq(folder, n):
+    """As EDM's FFHQ."""
+    return edm_zip(folder / "ffhq-64x64.zip", n)
+
+
+def cifar(folder, n):
+    """As CIFAR-10."""
+    return cifar_tar(folder / "cifar-10-python.tar.gz", -(-n // 5))
+
+
 MAKE = {
-    "paper_ffhq": lambda folder, n: edm_zip(folder / "ffhq-64x64.zip", n),
+    "paper_ffhq": ffhq,
+    "paper_ffhq_baseline": ffhq,
     "paper_afhq": lambda folder, n: edm_zip(folder / "afhqv2-64x64.zip", n, classes=3),
-    "paper_cifar10": lambda folder, n: cifar_tar(folder / "cifar-10-python.tar.gz", -(-n // 5)),
+    "paper_cifar10": cifar,
+    "paper_cifar10_width": cifar,
+    "paper_cifar10_twins": cifar,
     "paper_lsun": lambda folder, n: photographs(folder / "church_outdoor_train", n),
 }
 """Sweep -> function(folder, number of images) that makes its data and returns the path."""
