@@ -95,23 +95,30 @@ def _decode(data: bytes) -> Piece:
     batch = first_batch(data)
     if batch.num_columns and batch.num_rows != 1:
         raise ValueError(f"{batch.num_rows} rows")
-    variables = {}
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        tensor = isinstance(field.type, pa.FixedShapeTensorType)
-        kind = field.type.value_type if tensor else field.type
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or kind == pa.bool_()):
-            raise ValueError(f"variable {field.name!r} is no array of numbers")
-        if tensor:
-            values, dims = column.to_numpy_ndarray()[0], tuple(field.type.dim_names)
-        else:
-            values, dims = np.asarray(column.to_numpy(zero_copy_only=False)[0]), ()
-        if values.ndim != len({*dims}):
-            raise ValueError(f"variable {field.name!r} has the dims {dims}")
-        attrs = json.loads(field.metadata[b"attrs"])
-        variables[field.name] = Variable(dims, values, dict(attrs))
     metadata = batch.schema.metadata
     labels = {dim: list(labels) for dim, labels in json.loads(metadata[b"labels"]).items()}
+    variables = {
+        field.name: _variable(field, column, labels)
+        for field, column in zip(batch.schema, batch.columns, strict=True)
+    }
     return Piece(variables, labels, metadata[b"fingerprint"].decode())
+
+
+def _variable(field: pa.Field, column: pa.Array, labels: Mapping[str, list]) -> Variable:
+    tensor = isinstance(field.type, pa.FixedShapeTensorType)
+    kind = field.type.value_type if tensor else field.type
+    # Of others a few bytes may be any number of values.
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or kind == pa.bool_()):
+        raise ValueError(f"variable {field.name!r} is no array of numbers")
+    if tensor:
+        values, dims = column.to_numpy_ndarray()[0], tuple(field.type.dim_names)
+    else:
+        values, dims = np.asarray(column.to_numpy(zero_copy_only=False)[0]), ()
+    if values.ndim != len({*dims}):
+        raise ValueError(f"variable {field.name!r} has the dims {dims}")
+    if any(len(labels.get(d, range(n))) != n for d, n in zip(dims, values.shape, strict=True)):
+        raise ValueError(f"variable {field.name!r} has other lengths than the labels")
+    return Variable(dims, values, dict(json.loads(field.metadata[b"attrs"])))
 
 
 def first_batch(data: bytes) -> pa.RecordBatch:

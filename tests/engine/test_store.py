@@ -56,7 +56,7 @@ def test_a_torn_piece_has_no_fingerprint():
 
 def rewritten(columns, **options):
     """An Arrow file as a stranger may write it, with all that a piece says of itself."""
-    said = {"fingerprint": "abc", "labels": "{}"}
+    said = {"fingerprint": "abc", "labels": '{"c": [1]}'}
     fields = [pa.field(n, c.type, metadata={"attrs": "{}"}) for n, c in columns.items()]
     schema, sink = pa.schema(fields, metadata=said), pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
@@ -64,9 +64,10 @@ def rewritten(columns, **options):
     return sink.getvalue().to_pybytes()
 
 
-def tensor(values):
-    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(values.dtype), values.shape, dim_names=["a"])
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(values), values.size)
+def tensor(values, *dims):
+    numbers = pa.from_numpy_dtype(values.dtype)
+    kind = pa.fixed_shape_tensor(numbers, values.shape, dim_names=list(dims or "a"))
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.size)
     return pa.ExtensionArray.from_storage(kind, flat)
 
 
@@ -75,6 +76,8 @@ FOREIGN = {
     "lz4": rewritten({"x": pa.array([1.0])}, compression="lz4"),
     "a number that is missing": rewritten({"x": pa.array([None], pa.int32())}),
     "a list of nothing": rewritten({"x": pa.FixedSizeListArray.from_arrays(pa.nulls(9), 9)}),
+    "a dim twice": rewritten({"x": tensor(np.ones((2, 2)), "a", "a")}),
+    "more numbers than labels": rewritten({"x": tensor(np.ones(2), "c")}),
     "a dictionary": rewritten({"x": pa.array([1.0]).dictionary_encode()}),
 }
 """Files that Arrow reads, and that no piece is written as."""
