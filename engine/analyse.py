@@ -223,8 +223,7 @@ def load_denoiser(job: Job, cell: Cell, weights: str = "ema") -> Callable[..., t
         }
     )
 
-    # No inference mode: tensors made under it cannot carry the tangents of forward derivatives.
-    @torch.no_grad()
+    # Whoever evaluates it says whether derivatives are wanted; inference mode would forbid them.
     def denoise(y: torch.Tensor, sigma: float, labels: torch.Tensor | None = None) -> torch.Tensor:
         images = y.to(device, job.dtype).view(len(y), *job.facts.data.shape)
         told = () if labels is None else (labels.to(device),)
