@@ -7,14 +7,20 @@ d\sigma^2`. The *effective rank* is the smallest r with :math:`\sqrt{\sum_{i \le
 s_i^2} \ge 0.99` (singular values s_i; arXiv:2310.05264). The *sensitivity side* is that of the
 square patch of the input that decides an output pixel (arXiv:2411.19339).
 
-The whole J is taken at the first `points` inputs where d <= `full`, so that the numbers that need
-it are NaN for larger images. Trace and SURE also come from Hutchinson's estimator, over more
-inputs.
+The whole J is taken at the first `points` inputs where d <= `full`. Trace and SURE also come from
+Hutchinson's estimator, over more inputs. For larger images products of J and its transpose with
+few directions at the same points give the asymmetry (Hutchinson's estimator with `BLOCK` probes
+at each point, whose noise is part of the spread over points) and the leading left singular vectors
+(block Krylov space of `depth` such blocks). A vector is counted where :math:`|JJ^Tu - s^2u|` over
+the distance of :math:`s^2` to its neighbours, a bound on the sine of its angle to the true one
+(Davis & Kahan 1970; the neighbours are those that were found), is at most `SETTLED`: singular
+values that nearly agree, as all do at small noise, leave their vectors unknown. Exact trace,
+effective rank, least eigenvalue and sensitivity stay NaN there.
 """
 
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -22,6 +28,7 @@ from analyses.differential import (
     FLOOR,
     PRODUCT,
     asymmetry,
+    asymmetry_probed,
     effective_rank,
     hutchinson,
     jacobian,
@@ -30,8 +37,9 @@ from analyses.differential import (
     sensitivity_sides,
     signs,
 )
-from analyses.estimates import named_mean
+from analyses.estimates import mean_se, named_mean
 from analyses.evaluations import Rows, Size
+from analyses.krylov import leading_modes, on_blocks, sines
 from analyses.labels import STEPS, Label, dataset, stack
 from analyses.specimen import Specimen, Subset
 
@@ -39,6 +47,10 @@ __all__ = ["measure", "reference", "rows", "sure"]
 
 SIDES = (50, 75, 95)
 MODES = 10
+BLOCK = 8
+"""Directions at each point of a block, where the whole J is not taken."""
+SETTLED = 0.25
+"""Largest sine of the angle between a vector, or a span, and the true one that is counted."""
 LABELS = {
     "jacobian_trace": Label("trace of J, exact, mean over points", ("sigma",)),
     "jacobian_trace_hutchinson": Label(
@@ -48,23 +60,34 @@ LABELS = {
         "effective rank of J: singular values that hold .99 of its norm, mean over points",
         ("sigma",),
     ),
-    "jacobian_asymmetry": Label("|J - J^T|_F / |J|_F, mean over points", ("sigma",)),
+    "jacobian_asymmetry": Label(
+        f"|J - J^T|_F / |J|_F, for large images from {BLOCK} random vectors at each point by "
+        "Hutchinson's estimator, mean over points",
+        ("sigma",),
+    ),
     "jacobian_least_eigenvalue": Label(
         "least eigenvalue of (J + J^T) / 2, mean over points", ("sigma",)
     ),
     "jacobian_mode_overlap": Label(
         "|left singular vector k of J . principal axis k of the training points|, mean over "
-        "points",
+        f"points; for large images the first {MODES}, at points where they are known to the sine "
+        f"{SETTLED:g} of an angle",
+        ("sigma", "mode"),
+    ),
+    "jacobian_mode_error": Label(
+        "bound on the sine of the angle between left singular vector k of J and the true one, mean"
+        " over the points that are counted; 0 where the whole J is taken",
         ("sigma", "mode"),
     ),
     "jacobian_subspace_overlap": Label(
         f"mean squared cosine of the principal angles of the {MODES} leading left singular vectors"
-        " of J and principal axes of the training points, mean over points",
+        " of J and principal axes of the training points, mean over points (for large images those"
+        f" where the span is known to the sine {SETTLED:g} of an angle)",
         ("sigma",),
     ),
     "jacobian_perturbation": Label(
-        "D(y + step sigma u), u the first left singular vector of J at the first held-out input y,"
-        " its largest entry positive, CHW order",
+        "D(y + step sigma u), u the first left singular vector of J (for large images as far as it"
+        " is known) at the first held-out input y, its largest entry positive, CHW order",
         ("sigma", "step", "pixel"),
         "pixel",
     ),
@@ -116,36 +139,59 @@ def sure(
     return estimate, residual
 
 
-def rows(size: Size, *, points: int = 16, probes: int = 16, full: int = 256) -> Rows:
+def rows(
+    size: Size, *, points: int = 16, probes: int = 16, full: int = 256, depth: int = 8
+) -> Rows:
     """Evaluations of D: `PRODUCT` for each product with J, and the steps; none of them shared."""
-    whole = size.dim <= full
-    products = points * probes + (points * size.dim if whole else 0)
-    return {"jacobian": size.levels * (PRODUCT * products + (len(STEPS) if whole else 0))}
+    d = size.dim
+    whole, (block, blocks, modes) = d <= full, _space(d, depth)
+    products = d if whole else block * (2 * blocks + 1) + modes
+    if not whole and depth == 0:
+        products = 0
+    steps = len(STEPS) if products else 0
+    return {"jacobian": size.levels * (PRODUCT * points * (probes + products) + steps)}
+
+
+def _space(d: int, depth: int) -> tuple[int, int, int]:
+    """Columns of a block, blocks, and modes that are asked of the space that they span.
+
+    One more than is wanted: it tells how well the last is known.
+    """
+    block = min(BLOCK, d)
+    blocks = min(depth, d // block)
+    return block, blocks, min(MODES + 1, block * blocks)
 
 
 def measure(
-    specimen: Specimen, *, points: int = 16, probes: int = 16, full: int = 256
+    specimen: Specimen, *, points: int = 16, probes: int = 16, full: int = 256, depth: int = 8
 ) -> xr.Dataset:
     """The Jacobian at the first `points` held-out inputs, and its trace by points x probes probes.
 
-    Those fall on as many inputs as there are, one each before any has a second.
+    Those fall on as many inputs as there are, one each before any has a second. `full`: pixels up
+    to which J is taken whole; above, its modes are sought with `depth` blocks of directions at
+    each point, 0 = not at all: a denoiser that has no derivative backwards has its trace alone.
     """
-    _check(points, probes)
+    _check(points, probes, depth)
     cells = [
-        _whole(specimen, sigma, points, full) | _probed(specimen, sigma, points * probes)
+        (
+            _whole(specimen, sigma, points)
+            if specimen.dim <= full
+            else _searched(specimen, sigma, points, depth)
+        )
+        | _probed(specimen, sigma, points * probes)
         for sigma in specimen.sigmas
     ]
     return dataset(specimen.sigmas, stack(cells), LABELS)
 
 
 def reference(
-    subset: Subset, *, points: int = 16, probes: int = 16, full: int = 256
+    subset: Subset, *, points: int = 16, probes: int = 16, full: int = 256, depth: int = 8
 ) -> xr.Dataset:
     """Trace and effective rank of D_G, the same at every input, and trace of D_M at the points.
 
-    `probes` and `full` are accepted for symmetry with `measure`; nothing here depends on them.
+    All but `points` are accepted for symmetry with `measure`; nothing here depends on them.
     """
-    _check(points, probes)
+    _check(points, probes, depth)
     cells = []
     for sigma in subset.sigmas:
         gain = subset.gaussian.gains(sigma)
@@ -170,11 +216,9 @@ def reference(
     return dataset(subset.sigmas, stack(cells), REFERENCE_LABELS)
 
 
-def _whole(specimen: Specimen, sigma: float, points: int, full: int) -> dict[str, Tensor]:
-    """What needs the whole Jacobian; NaN where that is too large."""
+def _whole(specimen: Specimen, sigma: float, points: int) -> dict[str, Tensor]:
+    """What the whole Jacobian says."""
     d, k = specimen.dim, min(MODES, specimen.moments.rank)
-    if d > full:
-        return _blank(d)
     y = specimen.inputs("heldout", sigma)[1][0, :points]
     _, whole = jacobian(specimen.linearize, y, sigma)
     energy, vectors = left_vectors(whole)
@@ -194,22 +238,62 @@ def _whole(specimen: Specimen, sigma: float, points: int, full: int) -> dict[str
     cell: dict[str, Tensor] = {}
     for name, value in values.items():
         cell |= named_mean(name, value, len(whole), ~value.isnan())  # NaN where J is 0
-    seen = (energy[:, :k] > FLOOR**2 * energy[:, :1]).T
-    along = cosines.diagonal(dim1=1, dim2=2).abs().T
-    # As many modes as pixels, for all variables that have modes.
-    rest = (0, d - k)
-    overlap = named_mean("jacobian_mode_overlap", along, len(whole), seen)
-    cell |= {name: pad(value, rest, value=torch.nan) for name, value in overlap.items()}
+    seen = energy[:, :k] > FLOOR**2 * energy[:, :1]
+    cell |= _modes(cosines, torch.zeros_like(energy[:, :k]), seen, d)
     return cell | {"jacobian_perturbation": _perturbed(specimen, y[0], vectors[0, :, 0], sigma)}
+
+
+def _modes(
+    cosines: Float[Tensor, "p k k"],
+    error: Float[Tensor, "p k"],
+    seen: Bool[Tensor, "p k"],
+    d: int,
+) -> dict[str, Tensor]:
+    """Modes one by one: as many as pixels, for all variables that have modes."""
+    p, k = error.shape
+    values = named_mean(
+        "jacobian_mode_overlap", cosines.diagonal(dim1=1, dim2=2).abs().T, p, seen.T
+    )
+    values["jacobian_mode_error"], _ = mean_se(error.T, p, seen.T)
+    return {name: pad(value, (0, d - k), value=torch.nan) for name, value in values.items()}
+
+
+def _searched(specimen: Specimen, sigma: float, points: int, depth: int) -> dict[str, Tensor]:
+    """What products of the Jacobian with few directions say; the rest is NaN."""
+    d = specimen.dim
+    if depth == 0:
+        return _blank(d)
+    y = specimen.inputs("heldout", sigma)[1][0, :points]
+    p, (block, blocks, modes) = len(y), _space(d, depth)
+    push = on_blocks(lambda *rows: specimen.linearize(*rows)[1], y, sigma)
+    pull = on_blocks(specimen.pull, y, sigma)
+    stream = specimen.stream("probe", "jacobian", "block", sigma.hex())
+    start = signs(stream, p * block, d).view(p, block, d).mT
+    image = push(start)
+    asymmetry = asymmetry_probed(image, pull(start))
+    found = leading_modes(push, pull, image, blocks, modes)
+    r = min(MODES, specimen.moments.rank, modes - (block * blocks < d))
+    cosines = found.vectors[:, :, :r].mT @ specimen.moments.basis[:, :r]
+    error, span = sines(found, r)
+    seen = (error <= SETTLED) & (found.energy[:, :r] > FLOOR**2 * found.energy[:, :1])
+    overlap = cosines.square().sum((1, 2)) / r
+    return (
+        _blank(d)
+        | named_mean("jacobian_asymmetry", asymmetry, p, ~asymmetry.isnan())
+        | named_mean("jacobian_subspace_overlap", overlap, p, span <= SETTLED)
+        | _modes(cosines, error, seen, d)
+        | {"jacobian_perturbation": _perturbed(specimen, y[0], found.vectors[0, :, 0], sigma)}
+    )
 
 
 def _blank(d: int) -> dict[str, Tensor]:
     blank = torch.full((), torch.nan, dtype=torch.float64)
     names = [name for name in LABELS if name.startswith(("jacobian", "sensitivity"))]
-    beside = ("jacobian_trace_hutchinson", "jacobian_perturbation")
+    beside = ("jacobian_trace_hutchinson", "jacobian_perturbation", "jacobian_mode_error")
     values = {name: blank for name in names if name not in beside}
     values["jacobian_mode_overlap"] = blank.expand(d)
     errors = {f"{name}_se": value for name, value in values.items()}
+    values["jacobian_mode_error"] = blank.expand(d)
     return values | errors | {"jacobian_perturbation": blank.float().expand(len(STEPS), d)}
 
 
@@ -237,8 +321,9 @@ def _probed(specimen: Specimen, sigma: float, probes: int) -> dict[str, Tensor]:
     )
 
 
-def _check(points: int, probes: int) -> None:
-    if points < 2 or probes < 1:
+def _check(points: int, probes: int, depth: int) -> None:
+    if points < 2 or probes < 1 or depth < 0:
         raise ValueError(
-            f"jacobian: needs `points` >= 2 and `probes` >= 1, got {points} and {probes}."
+            f"jacobian: needs `points` >= 2, `probes` >= 1 and `depth` >= 0, got {points}, "
+            f"{probes} and {depth}."
         )

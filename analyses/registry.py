@@ -94,7 +94,7 @@ ANALYSES = {
     "generalization": Analysis(
         generalization.measure, generalization.reference, True, generalization.rows
     ),
-    "jacobian": Analysis(jacobian.measure, jacobian.reference, True, jacobian.rows, version=3),
+    "jacobian": Analysis(jacobian.measure, jacobian.reference, True, jacobian.rows, version=4),
     "lid": Analysis(lid.measure, lid.reference, True, lid.rows),
     "outputs": Analysis(outputs.measure, outputs.reference, True, outputs.rows),
     "memorization": Analysis(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from analyses.differential import jvp
+from analyses.differential import TAPED, jvp, vjp
 from analyses.sampler import SIGMA_MAX, Path, dense, edm_grid, states
 from analyses.subset import Denoiser, Subset
 
@@ -103,6 +103,15 @@ class Specimen(Subset):
         for rows in calls(len(y), self.eval_batch):
             out[rows], along[rows] = jvp(self.denoiser, y[rows], v[rows], sigma)
         return out, along
+
+    def pull(
+        self, y: Float[Tensor, "n d"], u: Float[Tensor, "n d"], sigma: float
+    ) -> Float[Tensor, "n d"]:
+        """J(y)^T u, the derivative of u . D by each row, in calls of few rows."""
+        found = torch.empty_like(y, dtype=torch.float64)
+        for rows in _calls(len(y), min(self.eval_batch, TAPED)):
+            found[rows] = vjp(self.denoiser, y[rows], u[rows], sigma)
+        return found
 
     def inputs(
         self, law: str, sigma: float, draws: int = 1

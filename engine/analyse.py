@@ -248,8 +248,7 @@ def load_denoiser(
         }
     )
 
-    # No inference mode: tensors made under it cannot carry the tangents of forward derivatives.
-    @torch.no_grad()
+    # Whoever evaluates it says whether derivatives are wanted; inference mode would forbid them.
     def denoise(y: torch.Tensor, sigma: float, labels: torch.Tensor | None = None) -> torch.Tensor:
         images = y.to(device, job.dtype).view(len(y), *job.facts.data.shape)
         told = () if labels is None else (labels.to(device),)

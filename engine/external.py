@@ -86,7 +86,6 @@ class Model:
         Beyond its own noise levels it is asked at the nearer end: samplers start and end there.
         """
 
-        @torch.no_grad()
         def denoise(y: torch.Tensor, sigma: float) -> torch.Tensor:
             known = min(max(sigma, self.found.sigma_min), self.found.sigma_max)
             images = y.to(device, dtype).view(len(y), *shape)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from analyses import generalization, jacobian
 from analyses.differential import (
+    asymmetry_probed,
     effective_rank,
     hutchinson,
     left_vectors,
@@ -14,9 +15,10 @@ from analyses.differential import (
     signs,
 )
 from analyses.differential import jacobian as whole_of
+from analyses.krylov import leading_modes, sines
 from analyses.labels import STEPS
 from analyses.moments import Moments
-from analyses.specimen import Specimen
+from analyses.specimen import Specimen, Subset
 from tests.analyses.specimens import (
     SIGMAS,
     draw_points,
@@ -147,6 +149,14 @@ def test_a_derivative_that_is_not_finite_is_an_error():
         jacobian.measure(specimen)
 
 
+def test_the_transpose_is_that_of_the_jacobian():
+    specimen = wrapped(make_subset(), network(attention=True))
+    y, _, found = whole(specimen, 0.5)
+    u = draw_points(5, seed=8)
+    expected = (found.mT @ u[:, :, None])[:, :, 0]
+    torch.testing.assert_close(specimen.pull(y, u, 0.5), expected, atol=1e-5, rtol=0)
+
+
 # --- kernels ---
 
 
@@ -233,6 +243,11 @@ def test_pixels_without_sensitivity_are_left_out_of_the_side():
     nothing = jacobian.measure(image_specimen(lambda y: 0 * y), points=2, probes=1)
     assert nothing.sensitivity_side_95.isnull().all() and nothing.jacobian_rank.item() == 0
     assert nothing.jacobian_mode_overlap.isnull().all()
+    for depth in (1, 3):
+        options = {"points": 2, "probes": 1, "full": 0, "depth": depth}
+        sought = jacobian.measure(image_specimen(lambda y: 0 * y), **options)
+        for name in ("mode_overlap", "subspace_overlap", "asymmetry"):
+            assert sought[f"jacobian_{name}"].isnull().all()
 
 
 def test_rounding_is_no_sensitivity():
@@ -332,28 +347,162 @@ def test_both_traces_agree_within_their_errors():
     within(result.jacobian_trace.values, error.values, result.jacobian_trace_hutchinson.values)
 
 
-def test_an_image_that_is_too_large_has_only_what_needs_no_whole_jacobian():
-    specimen = make_specimen("empirical")
-    small, big = jacobian.measure(specimen), jacobian.measure(specimen, full=5)
+# --- images that are too large for the whole Jacobian ---
+
+PROBED = ("jacobian_trace_hutchinson", "sure_loss", "sure_residual")
+SEARCHED = {"jacobian_asymmetry", "jacobian_subspace_overlap", "jacobian_mode_overlap"}
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Four directions a block, so that a few blocks are not the whole space."""
+    monkeypatch.setattr(jacobian, "BLOCK", 4)
+
+
+def steep(denoiser=None, d=64, n=100, sigmas=(0.5,)):
+    """Points whose variances fall as k^-2 from 4, on other axes than the pixels."""
+    scales = 2 * torch.arange(1, d + 1).double() ** -1.0
+    turn = torch.linalg.qr(draw_points(d, d, seed=6))[0]
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(2 * n, d, generator=generator).double() * scales @ turn
+    train, heldout = points.chunk(2)
+    moments = Moments.of_points(points)
+    subset = Subset(train, heldout, moments, sigmas, (1, 8, d // 8), stream)
+    return wrapped(subset, denoiser or subset.gaussian)
+
+
+def both_ways(specimen, depth=8):
+    """The whole Jacobian, and what few directions say of it."""
+    return jacobian.measure(specimen), jacobian.measure(specimen, full=0, depth=depth)
+
+
+def test_what_a_large_image_lacks_is_missing_and_the_probes_are_the_same():
+    small, big = both_ways(make_specimen("empirical"))
     assert big.sizes == small.sizes and set(big) == set(small)
-    for name in ("jacobian_trace_hutchinson", "sure_loss", "sure_residual"):
+    for name in PROBED:
         for variable in (name, f"{name}_se"):
             xr.testing.assert_identical(big[variable], small[variable])
-            big = big.drop_vars(variable)
-    assert all(variable.isnull().all() for variable in big.values())
+    known = {name for name, variable in big.items() if variable.notnull().any()}
+    expected = {f"{name}{tail}" for name in (*PROBED, *SEARCHED) for tail in ("", "_se")}
+    assert known == expected | {"jacobian_mode_error", "jacobian_perturbation"}
+
+
+def test_without_depth_a_large_image_has_its_trace_alone():
+    one_way = make_specimen("empirical")
+    forward = wrapped(one_way, torch.no_grad()(one_way.denoiser))
+    alone = jacobian.measure(forward, full=0, depth=0)
+    known = {name for name, variable in alone.items() if variable.notnull().any()}
+    assert known == {f"{name}{tail}" for name in PROBED for tail in ("", "_se")}
+    with pytest.raises(RuntimeError, match="no derivative backwards"):
+        jacobian.measure(forward, full=0)
+
+
+@pytest.mark.parametrize(
+    "denoiser", [lambda y, s: y.detach(), lambda y, s: y.detach() + torch.ones(6).requires_grad_()]
+)
+def test_a_denoiser_that_hides_its_derivative_backwards_is_an_error_and_not_zero(denoiser):
+    specimen = wrapped(make_subset(), denoiser)
+    with pytest.raises(RuntimeError, match="no derivative backwards"):
+        specimen.pull(draw_points(4), draw_points(4), 0.5)
+
+
+def test_a_large_derivative_that_is_not_finite_is_an_error():
+    specimen = wrapped(make_subset(), lambda y, sigma: y.sign() * y.abs().sqrt() * 1e200 * 1e200)
+    with pytest.raises(FloatingPointError, match=r"not finite at sigma 0\.1"):
+        jacobian.measure(specimen, full=0)
+
+
+def test_few_directions_find_the_modes_of_the_wiener_filter(few):
+    """J = W_G: symmetric, on the principal axes."""
+    whole, found = both_ways(steep())
+    assert found.jacobian_asymmetry.item() == pytest.approx(0, abs=1e-10)
+    assert found.jacobian_subspace_overlap.item() == pytest.approx(1, abs=1e-3)
+    overlap, error = (
+        found[f"jacobian_mode_{name}"][0, :10].values for name in ("overlap", "error")
+    )
+    assert (error <= 0.25).all() and (overlap >= (1 - error**2) ** 0.5 - 1e-12).all()
+    assert found.jacobian_mode_overlap[0, 10:].isnull().all()
+    shown, expected = (each["jacobian_perturbation"].values for each in (found, whole))
+    assert shown == pytest.approx(expected, abs=1e-4)
+
+
+def test_few_directions_find_the_modes_of_the_posterior_covariance(few):
+    """J = Cov / sigma^2, another one at each point."""
+    whole, found = both_ways(steep(n=100, denoiser=steep().empirical))
+    assert found.jacobian_asymmetry.item() == pytest.approx(0, abs=1e-9)
+    near = dict(abs=0.02)
+    for name in ("jacobian_subspace_overlap", "jacobian_subspace_overlap_se"):
+        assert found[name].item() == pytest.approx(whole[name].item(), **near)
+    first = (found, whole)
+    overlap, expected = (each.jacobian_mode_overlap[0, :3].values for each in first)
+    assert overlap == pytest.approx(expected, **near)
+
+
+def test_the_asymmetry_by_probes_is_that_of_the_whole_within_its_error(few):
+    whole, found = both_ways(steep(network(64)), depth=1)
+    assert whole.jacobian_asymmetry.item() > 0.1
+    expected = whole.jacobian_asymmetry.values
+    within(found.jacobian_asymmetry.values, found.jacobian_asymmetry_se.values, expected)
+
+
+def test_modes_that_cannot_be_told_apart_are_not_given():
+    """At small noise all gains of a Wiener filter are nearly 1, and so all singular values."""
+    whole, found = both_ways(steep(sigmas=(1e-4,)), depth=2)
+    assert whole.jacobian_subspace_overlap.item() == pytest.approx(1)
+    assert found.jacobian_subspace_overlap.isnull().all()
+    assert found.jacobian_mode_overlap.isnull().all()
+    assert found.jacobian_asymmetry.notnull().all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("depth", [2, 3, 4, 6])
+def test_the_stated_sines_bound_the_angles_to_the_true_modes(seed, depth):
+    matrix = torch.linalg.qr(draw_points(60, 60, seed))[0] * torch.arange(1, 61).double() ** -1.0
+    matrix = (matrix @ torch.linalg.qr(draw_points(60, 60, seed + 9))[0].T + 0.002)[None]
+    start = signs(stream("block", seed), 5, 60).T[None]
+    found = leading_modes(lambda v: matrix @ v, lambda u: matrix.mT @ u, matrix @ start, depth, 5)
+    error, span = sines(found, 4)
+    u = torch.linalg.svd(matrix[0])[0][:, :4]
+    cosines = u.T @ found.vectors[0, :, :4]
+    apart = (1 - cosines.diagonal().square()).clamp(min=0).sqrt()
+    assert (apart <= error[0] + 1e-7).all()
+    together = (4 - cosines.square().sum()).clamp(min=0).sqrt()
+    assert together <= span[0] + 1e-7
+    assert depth < 6 or span[0] < 0.1
+    torch.testing.assert_close(found.vectors.mT @ found.vectors, torch.eye(5).double()[None])
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_space_larger_than_the_rank_does_no_harm(rank):
+    matrix = draw_points(rank, 20, seed=2).T @ draw_points(rank, 20, seed=3)
+    start = signs(stream("block"), 4, 20).T[None]
+    found = leading_modes(lambda v: matrix @ v, lambda u: matrix.mT @ u, (matrix @ start), 4, 6)
+    s = torch.linalg.svdvals(matrix)
+    torch.testing.assert_close(found.energy[0, :6].sqrt(), s[:6], atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(found.vectors.mT @ found.vectors, torch.eye(6).double()[None])
+
+
+def test_the_probed_asymmetry_is_the_ratio_of_norms():
+    matrix, probes = draw_points(6, seed=3), 20_000
+    v = signs(stream("signs"), probes, 6).T[None]
+    found = asymmetry_probed(matrix @ v, matrix.T @ v).item()
+    expected = ((matrix - matrix.T).norm() / matrix.norm()).item()
+    assert found == pytest.approx(expected, rel=0.02) and expected > 0.5
 
 
 def test_noise_levels_one_by_one_give_what_they_give_together():
     specimen = make_specimen("empirical")
     for function in (jacobian.measure, jacobian.reference):
-        alone = [function(specimen.only(sigma)) for sigma in SIGMAS]
-        xr.testing.assert_identical(xr.concat(alone, "sigma"), function(specimen))
+        for full in (0, 256):
+            alone = [function(specimen.only(sigma), full=full) for sigma in SIGMAS]
+            together = function(specimen, full=full)
+            xr.testing.assert_identical(xr.concat(alone, "sigma"), together)
 
 
-@pytest.mark.parametrize("options", [{"points": 1}, {"probes": 0}])
+@pytest.mark.parametrize("options", [{"points": 1}, {"probes": 0}, {"depth": -1}])
 @pytest.mark.parametrize("function", [jacobian.measure, jacobian.reference])
-def test_too_few_points_or_probes_are_an_error(function, options):
-    with pytest.raises(ValueError, match="needs `points` >= 2 and `probes` >= 1"):
+def test_too_few_points_probes_or_blocks_are_an_error(function, options):
+    with pytest.raises(ValueError, match="needs `points` >= 2, `probes` >= 1 and `depth` >= 0"):
         function(make_specimen("gaussian"), **options)
 
 

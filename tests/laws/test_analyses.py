@@ -34,7 +34,7 @@ SMALL = {
 NO_MEAN = {"subspace_overlap", "weight_asymmetry", "kappa", "linearity_dropped", "mixing_dropped"}
 NO_MEAN |= {"weight_singular_value", "singular_vector_cosine", "principal_cosine"}
 NO_MEAN |= {"singular_correlation", "outputs", "outputs_noise", "trajectory"}
-NO_MEAN |= {"jacobian_perturbation"}
+NO_MEAN |= {"jacobian_perturbation", "jacobian_mode_error"}
 """Sigma-resolved numbers that are no means over images or pairs."""
 DERIVATIVES = ("jacobian", "lid")
 """Analyses that repeat their inputs by construction, once for every direction."""
@@ -173,7 +173,7 @@ def test_a_derivative_counts_as_the_evaluations_it_costs(name, full):
 
     def counting(y, sigma):
         sizes.append(len(y))
-        derivative = forward_ad.unpack_dual(y).tangent is not None
+        derivative = forward_ad.unpack_dual(y).tangent is not None or y.requires_grad
         costs.append(len(y) * (PRODUCT if derivative else 1))
         return subset.gaussian(y, sigma)
 
