@@ -109,7 +109,7 @@ class Specimen(Subset):
     ) -> Float[Tensor, "n d"]:
         """J(y)^T u, the derivative of u . D by each row, in calls of few rows."""
         found = torch.empty_like(y, dtype=torch.float64)
-        for rows in _calls(len(y), min(self.eval_batch, TAPED)):
+        for rows in calls(len(y), min(self.eval_batch, TAPED)):
             found[rows] = vjp(self.denoiser, y[rows], u[rows], sigma)
         return found
 
