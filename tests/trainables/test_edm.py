@@ -164,6 +164,7 @@ def test_tensors_of_another_layout_are_refused(tmp_path, change, message):
     [
         ("EDMPrecond", {**OUTER, "label_dim": 10}, "told 10 classes"),
         ("Surprise", OUTER, "class 'Surprise'; known are EDMPrecond"),
+        ("EDMPrecond", {**OUTER, "img_channels": 0}, "images of 0 channels, 16 pixels wide"),
         ("EDMPrecond", {**OUTER, "img_channels": 10**9}, "would have more weights than the file"),
         ("EDMPrecond", {"img_channels": 3}, "an argument is missing or of another kind"),
         ("EDMPrecond", {**OUTER, "img_resolution": 17}, "mult"),

@@ -107,6 +107,8 @@ def _built(source: Path, whole: Recorded, device: torch.device) -> Pretrained:
     network = whole.part("model")
     name, options = _options(network)
     size, channels = int(told["img_resolution"]), int(told["img_channels"])
+    if min(size, channels) < 1:
+        raise ValueError(f"images of {channels} channels, {size} pixels wide: wanted at least 1")
     if 2 * _least(channels, options) > source.stat().st_size:
         raise ValueError("its network would have more weights than the file")
     backbone = architectures.build(name, options.pop("width"), (channels, size, size), **options)
