@@ -94,7 +94,7 @@ def vjp(
     if not found or found[0] is None:
         raise RuntimeError(
             "vjp: the denoiser's output has no derivative backwards; it must compute in torch, "
-            "outside `torch.no_grad`, and not detach."
+            "outside `torch.no_grad`, and not detach (`jacobian` with `trace_only` needs none)."
         )
     return found[0].double()
 

@@ -140,14 +140,19 @@ def sure(
 
 
 def rows(
-    size: Size, *, points: int = 16, probes: int = 16, full: int = 256, depth: int = 8
+    size: Size,
+    *,
+    points: int = 16,
+    probes: int = 16,
+    full: int = 256,
+    depth: int = 8,
+    trace_only: bool = False,
 ) -> Rows:
     """Evaluations of D: `PRODUCT` for each product with J, and the steps; none of them shared."""
-    d = size.dim
-    whole, (block, blocks, modes) = d <= full, _space(d, depth)
-    products = d if whole else block * (2 * blocks + 1) + modes
-    if not whole and depth == 0:
-        products = 0
+    products = size.dim
+    if size.dim > full:
+        block, blocks, modes = _space(size.dim, depth)
+        products = 0 if trace_only else block * (2 * blocks + 1) + modes
     steps = len(STEPS) if products else 0
     return {"jacobian": size.levels * (PRODUCT * points * (probes + products) + steps)}
 
@@ -163,29 +168,40 @@ def _space(d: int, depth: int) -> tuple[int, int, int]:
 
 
 def measure(
-    specimen: Specimen, *, points: int = 16, probes: int = 16, full: int = 256, depth: int = 8
+    specimen: Specimen,
+    *,
+    points: int = 16,
+    probes: int = 16,
+    full: int = 256,
+    depth: int = 8,
+    trace_only: bool = False,
 ) -> xr.Dataset:
     """The Jacobian at the first `points` held-out inputs, and its trace by points x probes probes.
 
     Those fall on as many inputs as there are, one each before any has a second. `full`: pixels up
     to which J is taken whole; above, its modes are sought with `depth` blocks of directions at
-    each point, 0 = not at all: a denoiser that has no derivative backwards has its trace alone.
+    each point, unless `trace_only`: for a denoiser that has no derivative backwards.
     """
     _check(points, probes, depth)
-    cells = [
-        (
-            _whole(specimen, sigma, points)
-            if specimen.dim <= full
-            else _searched(specimen, sigma, points, depth)
-        )
-        | _probed(specimen, sigma, points * probes)
-        for sigma in specimen.sigmas
-    ]
+    d, cells = specimen.dim, []
+    for sigma in specimen.sigmas:
+        if d <= full:
+            cell = _whole(specimen, sigma, points)
+        else:
+            cell = _blank(d)
+            cell |= {} if trace_only else _searched(specimen, sigma, points, depth)
+        cells.append(cell | _probed(specimen, sigma, points * probes))
     return dataset(specimen.sigmas, stack(cells), LABELS)
 
 
 def reference(
-    subset: Subset, *, points: int = 16, probes: int = 16, full: int = 256, depth: int = 8
+    subset: Subset,
+    *,
+    points: int = 16,
+    probes: int = 16,
+    full: int = 256,
+    depth: int = 8,
+    trace_only: bool = False,
 ) -> xr.Dataset:
     """Trace and effective rank of D_G, the same at every input, and trace of D_M at the points.
 
@@ -259,10 +275,8 @@ def _modes(
 
 
 def _searched(specimen: Specimen, sigma: float, points: int, depth: int) -> dict[str, Tensor]:
-    """What products of the Jacobian with few directions say; the rest is NaN."""
+    """What products of the Jacobian with few directions say."""
     d = specimen.dim
-    if depth == 0:
-        return _blank(d)
     y = specimen.inputs("heldout", sigma)[1][0, :points]
     p, (block, blocks, modes) = len(y), _space(d, depth)
     push = on_blocks(lambda *rows: specimen.linearize(*rows)[1], y, sigma)
@@ -278,8 +292,7 @@ def _searched(specimen: Specimen, sigma: float, points: int, depth: int) -> dict
     seen = (error <= SETTLED) & (found.energy[:, :r] > FLOOR**2 * found.energy[:, :1])
     overlap = cosines.square().sum((1, 2)) / r
     return (
-        _blank(d)
-        | named_mean("jacobian_asymmetry", asymmetry, p, ~asymmetry.isnan())
+        named_mean("jacobian_asymmetry", asymmetry, p, ~asymmetry.isnan())
         | named_mean("jacobian_subspace_overlap", overlap, p, span <= SETTLED)
         | _modes(cosines, error, seen, d)
         | {"jacobian_perturbation": _perturbed(specimen, y[0], found.vectors[0, :, 0], sigma)}
@@ -287,6 +300,7 @@ def _searched(specimen: Specimen, sigma: float, points: int, depth: int) -> dict
 
 
 def _blank(d: int) -> dict[str, Tensor]:
+    """NaN for all that takes more than the trace."""
     blank = torch.full((), torch.nan, dtype=torch.float64)
     names = [name for name in LABELS if name.startswith(("jacobian", "sensitivity"))]
     beside = ("jacobian_trace_hutchinson", "jacobian_perturbation", "jacobian_mode_error")
@@ -322,8 +336,8 @@ def _probed(specimen: Specimen, sigma: float, probes: int) -> dict[str, Tensor]:
 
 
 def _check(points: int, probes: int, depth: int) -> None:
-    if points < 2 or probes < 1 or depth < 0:
+    if points < 2 or probes < 1 or depth < 1:
         raise ValueError(
-            f"jacobian: needs `points` >= 2, `probes` >= 1 and `depth` >= 0, got {points}, "
+            f"jacobian: needs `points` >= 2, `probes` >= 1 and `depth` >= 1, got {points}, "
             f"{probes} and {depth}."
         )

@@ -387,10 +387,10 @@ def test_what_a_large_image_lacks_is_missing_and_the_probes_are_the_same():
     assert known == expected | {"jacobian_mode_error", "jacobian_perturbation"}
 
 
-def test_without_depth_a_large_image_has_its_trace_alone():
+def test_a_denoiser_without_derivatives_backwards_has_its_trace_if_that_is_all_one_wants():
     one_way = make_specimen("empirical")
     forward = wrapped(one_way, torch.no_grad()(one_way.denoiser))
-    alone = jacobian.measure(forward, full=0, depth=0)
+    alone = jacobian.measure(forward, full=0, trace_only=True)
     known = {name for name, variable in alone.items() if variable.notnull().any()}
     assert known == {f"{name}{tail}" for name in PROBED for tail in ("", "_se")}
     with pytest.raises(RuntimeError, match="no derivative backwards"):
@@ -499,10 +499,10 @@ def test_noise_levels_one_by_one_give_what_they_give_together():
             xr.testing.assert_identical(xr.concat(alone, "sigma"), together)
 
 
-@pytest.mark.parametrize("options", [{"points": 1}, {"probes": 0}, {"depth": -1}])
+@pytest.mark.parametrize("options", [{"points": 1}, {"probes": 0}, {"depth": 0}])
 @pytest.mark.parametrize("function", [jacobian.measure, jacobian.reference])
 def test_too_few_points_probes_or_blocks_are_an_error(function, options):
-    with pytest.raises(ValueError, match="needs `points` >= 2, `probes` >= 1 and `depth` >= 0"):
+    with pytest.raises(ValueError, match="needs `points` >= 2, `probes` >= 1 and `depth` >= 1"):
         function(make_specimen("gaussian"), **options)
 
 

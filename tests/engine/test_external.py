@@ -115,6 +115,18 @@ def test_a_callable_is_measured_like_any_denoiser(user_code, tmp_path):
     np.testing.assert_allclose(found.identity_distance.values, 0.5, atol=1e-6)
 
 
+def test_a_snapshot_and_a_callable_have_derivatives_in_both_directions(sweep, user_code, tmp_path):
+    """Above `full` pixels the Jacobian is multiplied from either side."""
+    snapshot = next(sweep[1].rglob("kimg=*.safetensors"))
+    settings = [s for s in SETTINGS if not s.startswith("analyses")]
+    settings.append('analyses={"jacobian": {"full": 1, "points": 2}}')
+    sources = [f"net={snapshot}", "half=users_denoisers:half"]
+    status, found, said = measured(sources, tmp_path / "o", settings)
+    assert status == 0, said
+    assert found.jacobian_asymmetry.sel(model="half").values == pytest.approx(0, abs=1e-6)
+    assert (found.jacobian_asymmetry.sel(model="net") > 1e-3).all()
+
+
 def test_the_same_command_again_evaluates_nothing(user_code, tmp_path):
     import importlib
 

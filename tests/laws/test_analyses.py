@@ -165,9 +165,12 @@ def test_an_analysis_alone_makes_the_evaluations_it_declares(name):
     assert declared[name] == len(rows)
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("jacobian", {"depth": 2}), ("jacobian", {"trace_only": True}), ("lid", {})],
+)
 @pytest.mark.parametrize("full", [5, 6])
-@pytest.mark.parametrize("name", DERIVATIVES)
-def test_a_derivative_counts_as_the_evaluations_it_costs(name, full):
+def test_a_derivative_counts_as_the_evaluations_it_costs(name, more, full):
     sizes, costs = [], []
     subset = make_subset()
 
@@ -177,7 +180,7 @@ def test_a_derivative_counts_as_the_evaluations_it_costs(name, full):
         costs.append(len(y) * (PRODUCT if derivative else 1))
         return subset.gaussian(y, sigma)
 
-    options = {"points": 5, "probes": 3, "full": full}
+    options = {"points": 5, "probes": 3, "full": full, **more}
     ANALYSES[name].measure(wrapped(subset, counting, eval_batch=7), **options)
     size = Size(dim=6, inputs=24, levels=len(SIGMAS), sampler=subset.sampler)
     assert ANALYSES[name].rows(size, **options) == {name: sum(costs)}
