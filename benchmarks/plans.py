@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -36,11 +37,13 @@ def diffphase(*arguments):
 
 
 def actual(folder):
-    """Core-seconds that training and the analyses of cells took, as the engine stored them."""
+    """Core-seconds that training, analyses of cells and oracles took, as stored."""
     sweep, record, store = stored(folder)
     noted = survey(sweep, store, record["prints"]).noted
     train = np.nanmax(noted[:, NOTED.index("train_seconds")], axis=1)
-    return float(np.nansum(train) + np.nansum(noted[:, NOTED.index("analysis_seconds")]))
+    receipts = (json.loads(p.read_text()) for p in Path(folder).glob("subsets/*/log/*.json"))
+    oracles = sum(a.get("seconds", 0.0) for r in receipts for a in r["analyses"].values())
+    return float(np.nansum(train) + np.nansum(noted[:, NOTED.index("analysis_seconds")]) + oracles)
 
 
 def measured(sweep, reduced, storage):
