@@ -105,6 +105,7 @@ class Ledger:
     def fail(self, reason: str, said: str) -> None:
         """Note why the training cannot go on, and all that was said of it."""
         self.record["errors"].append(reason)
+        self.record.pop("losses", None)
         self.write("failed", error=reason, traceback=said)
 
     def write(self, status: str, **more: Any) -> None:
