@@ -6,8 +6,12 @@ Fitted is :math:`r = D(y) - y`, which is small where the normal equations are ba
 the identity in the others. What depends on the inputs alone, the design, serves every denoiser.
 
 With more than `MOST` pixels the map is one of `analyses.weight.Leading`: the inputs are seen along
-q leading directions, :math:`r = D(y) - g (I - QQ^T) y` with the gain g of least squares. Its R2 is
-a lower bound of that over all affine maps, which it reaches as q grows.
+q leading directions, :math:`r = D(y) - g (I - QQ^T) y` with the gain g of least squares. In
+expectation its R2 is a lower bound of that over all affine maps, which it reaches as q grows (out
+of fold it may be the larger one: fewer numbers are fitted). And its W is no further from the best
+one, :math:`W_*`, than the residual allows: with the best bias, :math:`E|D-Wy-b|^2 =
+E|D-W_*y-b_*|^2 + \mathrm{tr}\,(W-W_*)C_{yy}(W-W_*)^T`, and where the noise is independent of the
+images :math:`C_{yy} \ge \sigma^2 I`, so that :math:`|W-W_*|_F \le \sqrt{E|D-Wy-b|^2}/\sigma`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +25,7 @@ from torch import Tensor
 from analyses.moments import Moments
 from analyses.weight import Leading, Weight, Whole
 
-__all__ = ["MOST", "Design", "Fit", "affine_fit", "design", "directions"]
+__all__ = ["MOST", "Design", "Fit", "affine_fit", "design", "directions", "distance_to_best"]
 
 MOST = 1024
 """Most directions that are fitted: in d directions a fit takes some 5 d^3 operations at each noise
@@ -205,6 +209,16 @@ def affine_fit(inputs: Design, y: Float[Tensor, "k m d"], out: Float[Tensor, "k 
         deviation.mean(0) / d,
         predicted,
     )
+
+
+def distance_to_best(fit: Fit, sigma: float) -> Float[Tensor, ""]:
+    """Bound on |W - W_*|_F of the module, by the residual out of fold; 0 of a whole matrix.
+
+    But for Monte Carlo errors, and on inputs y = x + sigma eps with eps independent of x.
+    """
+    if isinstance(fit.weight, Whole):
+        return torch.zeros((), dtype=torch.float64)
+    return (len(fit.bias) * fit.residual.mean()).sqrt() / sigma
 
 
 def _gain(

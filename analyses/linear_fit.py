@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from analyses.affine import Design, Fit, affine_fit, design, directions
+from analyses.affine import Design, Fit, affine_fit, design, directions, distance_to_best
 from analyses.cache import SHARED
 from analyses.estimates import ratio_se
 from analyses.evaluations import Rows, Size, of_laws
@@ -34,6 +34,12 @@ LABELS = {
     "weight_distance": Label("|W_L - W_G|_F / |W_G|_F, W_L fitted on all inputs", DIMS),
     "weight_distance_se": Label(
         "Monte Carlo error of W_L in the norm of weight_distance, from two batches", DIMS
+    ),
+    "weight_distance_bound": Label(
+        "how far weight_distance may be, but for Monte Carlo errors, from that of a fit along all "
+        "directions: root of the squared residual over sigma |W_G|_F; 0 if all are fitted, NaN on "
+        "paths",
+        DIMS,
     ),
     "subspace_overlap": Label(
         "mean squared cosine of the principal angles of the leading modes of W_L and W_G", DIMS
@@ -151,9 +157,13 @@ def _cell(specimen: Specimen, law: str, sigma: float, draws: int, modes: int) ->
     fit, points = distil(specimen, law, sigma, draws), specimen.n_points(law)
     share, share_se = ratio_se(fit.residual, fit.variance, points)
     square, square_se = ratio_se(fit.residual, torch.ones_like(fit.residual), points)
+    bound = distance_to_best(fit, sigma) / specimen.gaussian.gains(sigma).norm()
+    if law == "path" and bound > 0:  # the noise that is left there is not independent
+        bound = torch.full_like(bound, torch.nan)
     return {
         "affine_r2": 1 - share,
         "affine_r2_se": share_se,
         "affine_residual_rmse": square.sqrt(),
         "affine_residual_rmse_se": square_se / (2 * square.sqrt()),
+        "weight_distance_bound": bound,
     } | weights(fit.weight, fit.weight_error, specimen.gaussian, sigma, modes)

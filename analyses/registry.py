@@ -88,7 +88,9 @@ class Analysis:
 ANALYSES = {
     "linearity": Analysis(linearity.measure, linearity.reference, True, linearity.rows),
     "mixing": Analysis(mixing.measure, mixing.reference, True, mixing.rows),
-    "linear_fit": Analysis(linear_fit.measure, linear_fit.reference, True, linear_fit.rows),
+    "linear_fit": Analysis(
+        linear_fit.measure, linear_fit.reference, True, linear_fit.rows, version=3
+    ),
     "weight_modes": Analysis(weight_modes.measure, None, True, weight_modes.rows),
     "gaussian": Analysis(gaussian.measure, gaussian.reference, True, gaussian.rows, version=3),
     "generalization": Analysis(

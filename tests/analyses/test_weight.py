@@ -8,8 +8,10 @@ from analyses.affine import affine_fit, design, directions
 from analyses.cache import SHARED
 from analyses.moments import Moments
 from analyses.oracles import GaussianDenoiser
+from analyses.specimen import Subset
 from analyses.weight import Leading, Whole
-from tests.analyses.specimens import draw_points, make_specimen, make_subset, wrapped
+from tests.analyses.specimens import draw_points, make_specimen, make_subset, stream, wrapped
+from tests.standin import pictures
 
 D, Q, SIGMA = 12, 4, 0.5
 
@@ -128,6 +130,56 @@ def test_the_variance_explained_rises_with_the_directions_to_that_of_all_maps():
     *rising, last = shares
     assert rising == sorted(rising) and rising[0] < 0.5 < 0.7 < rising[-1]
     assert rising[-1] == pytest.approx(last, abs=1e-3)
+
+
+def smooth(side=16, n=600):
+    """Points and a law of smooth random images."""
+    images = torch.from_numpy(pictures(2 * n, side, side, seed=0)[..., 0] / 127.5 - 1).flatten(1)
+    law, heldout = images.chunk(2)
+    train = law[:200]
+    return Subset(train, heldout, Moments.of_points(law), (0.2, 5.0), (1, side, side), stream)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "rolled", "empirical"])
+def test_a_fit_along_few_directions_is_as_near_to_the_whole_one_as_is_stated(kind, monkeypatch):
+    subset, laws = smooth(), ["heldout", "noise"]
+    wiener, found = subset.gaussian_pool, {}
+    denoiser = {
+        "gaussian": wiener,
+        "rolled": lambda y, sigma: wiener(y, sigma) + y.roll(3, 1) / 4,
+        "empirical": subset.empirical,
+    }[kind]
+    for most in (64, 128, 1024):
+        monkeypatch.setattr(affine, "MOST", most)
+        SHARED.clear()
+        made = linear_fit.measure(wrapped(subset, denoiser), draws=6, laws=laws)
+        found[most] = made.sel(inputs=laws)
+    whole = found.pop(1024)
+    assert (whole.weight_distance_bound == 0).all()
+    for few in found.values():
+        apart = abs(few.weight_distance - whole.weight_distance)
+        error = 3 * (few.weight_distance_se + whole.weight_distance_se)
+        assert (apart <= few.weight_distance_bound + error).all()
+        if kind != "empirical":  # of which the whole fit explains less: it has too few rows
+            assert (few.affine_r2 <= whole.affine_r2 + 1e-9).all()
+        if kind == "rolled":  # it moves what no leading direction sees
+            assert (apart > 0.3 * few.weight_distance_bound).sel(sigma=5.0).all()
+
+
+def test_a_map_of_what_is_left_out_lies_at_the_bound():
+    basis, rest = orthonormal(D, D)[:, :Q], orthonormal(D, D)[:, Q:]
+    best = rest * torch.linspace(2, -2, D - Q).double() @ rest.T
+    y = torch.randn(4, 400, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fit = affine_fit(design(y, 400, basis), y, y @ best.T)
+    apart = (fit.weight(torch.eye(D).double()).T - best).norm()
+    assert float(apart / affine.distance_to_best(fit, 1.0)) == pytest.approx(1, abs=0.1)
+
+
+def test_a_fit_along_few_directions_states_no_bound_on_paths(narrow):
+    specimen = make_specimen("empirical", sigmas=(SIGMA,))
+    bound = linear_fit.measure(specimen, draws=4).weight_distance_bound
+    assert bound.sel(inputs="path").isnull().all()
+    assert (bound.sel(inputs=["train", "heldout", "noise"]) > 0).all()
 
 
 def test_every_analysis_that_uses_the_fit_takes_either_form(narrow):

@@ -31,7 +31,14 @@ SMALL = {
     "gaussian": {"draws": 4},
     "trajectories": {"draws": 4},
 }
-NO_MEAN = {"subspace_overlap", "weight_asymmetry", "kappa", "linearity_dropped", "mixing_dropped"}
+NO_MEAN = {
+    "weight_distance_bound",
+    "subspace_overlap",
+    "weight_asymmetry",
+    "kappa",
+    "linearity_dropped",
+    "mixing_dropped",
+}
 NO_MEAN |= {"weight_singular_value", "singular_vector_cosine", "principal_cosine"}
 NO_MEAN |= {"singular_correlation", "outputs", "outputs_noise", "trajectory"}
 NO_MEAN |= {"jacobian_perturbation", "jacobian_mode_error"}
