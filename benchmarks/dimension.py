@@ -1,4 +1,4 @@
-"""Time and memory of every analysis of one snapshot at d = 784, 3,072 and 12,288.
+"""Processor seconds and memory of every analysis of one snapshot at d = 784, 3,072 and 12,288.
 
 The denoiser is the Wiener filter of the pool with a bounded part beside it, so that what is
 measured is the analyses and not a network. On smooth random fields, and on patches of photographs.
@@ -57,9 +57,9 @@ def data_of(kind, d, n_train, n_heldout):
         data = load("patches", n_heldout=n_heldout, **options)
     else:
         data = load("files", n_heldout=n_heldout, path=fields(d, 4 * n_train), layout="nchw")
-    start = time.perf_counter()
+    start = time.process_time()
     pool = pool_moments(data)
-    spent = time.perf_counter() - start
+    spent = time.process_time() - start
     train = flattened(data.subset(n_train))
     return train, flattened(data.heldout), pool, data.shape, spent
 
@@ -97,7 +97,7 @@ def part(kind, d, quick):
     def denoise(y, sigma):
         return oracle(y, sigma) + 0.02 * sigma / (1 + sigma) * torch.tanh(3 * y).roll(1, 1)
 
-    meter = Meter(time.perf_counter)
+    meter = Meter(time.process_time)
     measure_all(Specimen.of(subset, denoise, 64), ANALYSES, meter)
     if meter.errors:
         raise RuntimeError({name: e["error"] for name, e in meter.errors.items()})
