@@ -48,6 +48,11 @@ benchmark: venv
 	$(BIN)/python benchmarks/gather.py
 	$(BIN)/python benchmarks/trials.py
 	$(BIN)/python benchmarks/plans.py
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/boundary.py --analytic 20
+	$(BIN)/python benchmarks/dimension.py
 
 clean:
 	rm -rf $(VENV) results
