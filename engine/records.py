@@ -23,6 +23,8 @@ Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Number = Whole | float
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[Whole, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
+"""What netCDF takes as the name of an attribute."""
 
 
 class Damaged(ValueError):
@@ -99,7 +101,7 @@ class Sweep(TypedDict):
     facts: Facts
     identity: dict[str, Any]
     prints: Prints
-    versions: NotRequired[dict[str, str]]
+    versions: NotRequired[dict[Name, str]]
     commit: NotRequired[str]
     history: NotRequired[list[str]]
     ingredients: NotRequired[dict[str, dict[str, Any]]]

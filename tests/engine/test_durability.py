@@ -233,6 +233,7 @@ BROKEN = {
     "a pair 'generalization' is missing": lambda r: r["prints"].update(
         needs={"generalization": []}
     ),
+    "versions.a/b": lambda r: r["versions"].update({"a/b": "1"}),
     "Out of range float values": lambda r: r["identity"].update(version=np.nan),
 }
 """What is said of a sweep.json, and what was done to it."""
