@@ -3,7 +3,7 @@
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,10 +121,11 @@ def full_disk(scene: Scene) -> None:
 # While nothing runs ------------------------------------------------------------------------------
 
 
-def _whole(scene: Scene) -> None:
-    """What is stored is what an undisturbed run stores: nothing torn."""
+def _whole(scene: Scene, before: Mapping[str, bytes] | None = None) -> None:
+    """What is stored is what an undisturbed run stores, or as it was before: nothing was torn."""
     for name, data in stored(scene.folder).items():
-        require(scene.truth.files[name] == data, f"{name} is torn")
+        untouched = before is not None and before.get(name) == data
+        require(untouched or scene.truth.files[name] == data, f"{name} is torn")
 
 
 def _truncate(scene: Scene, path: Path) -> None:
@@ -209,6 +210,7 @@ def fail_write(scene: Scene) -> None:
     k = scene.rng.randrange(1, 60)
     scene.moment += f"; write {k} fails"
     ready, left, real = prepared(SWEEP, scene.storage), [k], Files.write
+    before = stored(scene.folder)  # an earlier fault may have torn something
 
     def write(self: Files, name: str, data: bytes) -> None:
         left[0] -= 1
@@ -225,7 +227,7 @@ def fail_write(scene: Scene) -> None:
         Files.write = real
     if left[0] > 0:
         raise Missed(f"fewer than {k} writes were left")
-    _whole(scene)
+    _whole(scene, before)
 
 
 FAULTS: dict[str, Fault] = {
