@@ -89,6 +89,8 @@ class Scene:
         self.logs: dict[int, Path] = {}
         """Where each process prints."""
         self.starts, self.moment = 0, ""
+        self.left: list[int] = []
+        """Processes of an ended command, which have to end by themselves."""
 
     # The command ---------------------------------------------------------------------------------
 

@@ -5,11 +5,12 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.faults import FAULTS
 from tests.faults.nodes import SmallDisk, TwoNodes, may_mount
+from tests.faults.processes import gone
 from tests.faults.scene import Missed, Scene, Undisturbed
 
 PER_SCENE = 3
@@ -27,6 +28,8 @@ class Row:
     moment: str
     seconds: float
     error: str = ""
+    left: list[int] = field(default_factory=list)
+    """Processes that have to end by themselves."""
 
 
 def plan(seed: int, count: int, names: Sequence[str]) -> list[list[str]]:
@@ -68,7 +71,8 @@ def play(names: Sequence[str], folder: Path, seed: object, truth: Undisturbed) -
             try:
                 fault.inject(scene)
             finally:
-                rows[i].moment = scene.moment
+                rows[i].moment, rows[i].left = scene.moment, scene.left
+                scene.left = []
         scene.finish()
         scene.compare()
     except Missed:
@@ -82,6 +86,13 @@ def play(names: Sequence[str], folder: Path, seed: object, truth: Undisturbed) -
     for row in rows:
         row.seconds = (time.monotonic() - start) / len(rows)
     return rows
+
+
+def deserted(rows: Sequence[Row]) -> None:
+    """A fault whose processes live on is not survived. Ray's own agents take a minute to end."""
+    for row in rows:
+        if not row.error and not gone(row.left):
+            row.error = "processes of the ended command live on"
 
 
 def _set(scene: Scene, setting: str) -> None:
@@ -120,6 +131,7 @@ def suite(seed: int, count: int, names: Sequence[str], folder: Path) -> Iterator
             except Missed as error:
                 print(f"missed ({', '.join(scene)}): {error}", flush=True)
                 continue
+            deserted(rows)
             injected += len(rows)
             yield rows
         again += 1
