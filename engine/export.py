@@ -173,7 +173,12 @@ def _move_in(files: Files, name: str, build: Callable[[str], object]) -> None:
         _remove(old)
         if target.is_dir():
             target.rename(old)
-        os.replace(built, target)
+        try:
+            os.replace(built, target)
+        except OSError:
+            if old.is_dir():
+                old.rename(target)
+            raise
     sync(files.base)
     _remove(old)
 

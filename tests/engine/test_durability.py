@@ -8,14 +8,17 @@ import struct
 import subprocess
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
+from analyses import figures, style
+from engine import export
 from engine.files import TEMPORARY, Files, Full
 from engine.grid import Cell
 from engine.opened import stored
 from engine.pieces import fingerprint_of
-from engine.publish import gather_at
+from engine.publish import gather_at, publish
 from engine.run import record_run
 from engine.spec import SpecError
 from engine.store import Store, piece_path, snapshot_path
@@ -137,23 +140,57 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, monkeypatch, u
     assert k > 9
 
 
-def test_a_disk_that_is_full_while_gathering_keeps_the_old_cube(tmp_path, monkeypatch):
-    whole_run(tmp_path)
+def published(folder):
+    """What lies in a sweep's folder for people, the cube checked to be whole."""
+    cube, phase = export.read(Store(str(folder.parent), folder.name))
+    for group, there in ((None, cube), ("phase", phase)):
+        beside = xr.load_dataset(folder / export.ZARR, engine="zarr", group=group)
+        xr.testing.assert_identical(
+            beside.drop_attrs(deep=False), there.drop_attrs(deep=False)
+        )  # the attributes hold the time at which it was made
+    assert not list(folder.rglob(f"{TEMPORARY}*"))
+    return cube.drop_vars(VOLATILE).drop_attrs(deep=False), sorted(contents(folder, "figures/*"))
+
+
+def test_a_disk_that_is_full_at_any_write_of_cube_and_figures_keeps_a_whole_cube(
+    tmp_path, monkeypatch
+):
+    ready = whole_run(tmp_path)
     folder = tmp_path / "tiny"
-    gather_at(str(folder))
-    before = contents(folder, "results.nc")
-    real = os.replace
+
+    def publish_all():
+        facts, found = ready.facts.model_dump(mode="json"), ready.survey()
+        publish(ready.sweep, facts, ready.prints, ready.store, found, force=True)
+        gather_at(str(folder), "csv")
+
+    # One figure stands for all; what it shows and what is synced are other tests' subjects.
+    monkeypatch.setattr(figures, "FIGURES", {"only": lambda *cube: None})
+    monkeypatch.setattr(figures, "plotted", lambda *cube: pd.DataFrame({"x": [1.0]}))
+    monkeypatch.setattr(style, "render", lambda picture, kind: kind.encode())
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    real, written, fails = os.replace, [], set()
 
     def replace(old, new):
-        if str(new).endswith("results.nc"):
+        written.append(str(new))
+        if len(written) - 1 in fails:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(old, new)
 
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(Full, match=f"no space left on {folder}: free some"):
-        gather_at(str(folder))
-    assert contents(folder, "results.nc") == before
-    assert not list(folder.glob(f"{TEMPORARY}*"))
+    publish_all()
+    undisturbed, names = published(folder), list(written)
+    own = [k for k, name in enumerate(names) if TEMPORARY not in name]
+    # Twice zarr, netCDF and what they were made of; a figure's three files, findings, table.
+    assert len(own) == 2 * 3 + 3 + 1 + 1
+    for k in (*own, *range(0, len(names), 100)):  # zarr writes hundreds of its own
+        fails = {k}
+        written.clear()
+        with pytest.raises(Full, match=f"no space left on {folder}: free some and run"):
+            publish_all()
+        xr.testing.assert_identical(published(folder)[0], undisturbed[0])
+    fails = set()
+    publish_all()
+    assert published(folder)[1] == undisturbed[1]
 
 
 def test_a_disk_that_fills_up_is_freed_and_the_same_run_ends_in_the_same_cube(
