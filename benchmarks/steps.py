@@ -29,6 +29,7 @@ def ours(name, width, **options):
 def theirs(channels, layers):
     """A UNet2DModel behind the same preconditioning, and GFLOP of its forward pass."""
     from diffusers import UNet2DModel
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     class Wrapped(torch.nn.Module):
@@ -47,7 +48,8 @@ def theirs(channels, layers):
             return self.network(x, 1000 * c_noise, return_dict=False)[0]
 
     wrapped = Wrapped()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    counter, plain = FlopCounterMode(display=False), sdpa_kernel(SDPBackend.MATH)
+    with counter, plain, torch.no_grad():  # fused attention would not be counted
         wrapped(torch.zeros(1, *SHAPE), torch.zeros(1))
     return PRECONDITIONINGS["edm"](wrapped, 0.5).train(), counter.get_total_flops() / 1e9
 

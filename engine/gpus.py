@@ -10,7 +10,11 @@ device, which computes nothing, in single precision. Under autocast a sixth less
 stay in single, and what the convolutions are given is kept beside it in half.
 """
 
+from typing import Any
+
 import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from trainables.denoiser import Denoiser
 
@@ -48,6 +52,27 @@ def sustained(gpu: str, *, half: bool) -> float:
     return HALF_PRECISION[gpu] * SHARE * (1 if half else IN_SINGLE)
 
 
+class _Fused(torch.autograd.Function):
+    """Keeps of an attention what fused kernels do: what goes in and out, a number per row."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(q)
+        ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:-1]))
+        return out
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as on a GPU; on the meta device it would keep the weights of all pairs."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if function is scaled_dot_product_attention:
+            return _Fused.apply(*args)
+        return function(*args, **(kwargs or {}))
+
+
 def kept_bytes(denoiser: Denoiser, *given: torch.Tensor, checkpointing: bool) -> float:
     """Bytes that a training keeps of what the denoiser is given, until the backward pass.
 
@@ -78,7 +103,8 @@ def kept_bytes(denoiser: Denoiser, *given: torch.Tensor, checkpointing: bool) ->
 
     if checkpointing:
         denoiser.backbone.through = through
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, _FusedAttention():
         denoiser(*given)
     if not checkpointing:
         return size()

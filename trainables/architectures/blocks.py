@@ -151,7 +151,9 @@ class Attention(nn.Module):
         """scale (x + out(softmax(q k / sqrt(channels per head)) v))."""
         n, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).view(n, 3, self.heads, c // self.heads, h * w)
-        q, k, v = qkv.mT.unbind(1)
+        # Only of channels that lie together do the fused kernels take products: twice as fast,
+        # and without the (h w)^2 weights in memory.
+        q, k, v = qkv.mT.contiguous().unbind(1)
         mixed = F.scaled_dot_product_attention(q, k, v).mT.reshape(n, c, h, w)
         return (x + self.out(mixed)) * self.scale
 

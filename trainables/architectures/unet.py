@@ -56,7 +56,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Maps) -> Maps:
         """(x + out(softmax(q k / sqrt(channels)) v)) / sqrt(2)."""
-        q, k, v = self.qkv(self.norm(x)).flatten(2).mT.unsqueeze(1).chunk(3, dim=-1)
+        qkv = self.qkv(self.norm(x)).flatten(2).mT.contiguous()  # as the fused kernels want it
+        q, k, v = qkv.unsqueeze(1).chunk(3, dim=-1)
         mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1).mT
         return (x + self.out(mixed.reshape(x.shape))) * math.sqrt(0.5)
 
