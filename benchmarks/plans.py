@@ -21,9 +21,9 @@ from engine.opened import stored
 from engine.work import NOTED, survey
 
 LIMIT = 1.5
-SWEEPS: dict[str, list[str]] = {"quickstart": [], "laws_mixture": [], "laws_copies": []}
-"""Sweep -> what is reduced."""
-QUICK = {"quickstart": ["axes.width=[64]", "axes.n_train=[16, 32]", "kimg=[4, 8]"]}
+SWEEPS = ("quickstart", "laws_mixture", "laws_copies")
+QUICK = ("axes.width=[64]", "axes.n_train=[16, 32]", "kimg=[4, 8]")
+"""What is reduced to see that it runs."""
 
 
 def diffphase(*arguments):
@@ -63,13 +63,12 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one small sweep: does it run?")
     parser.add_argument("--only", choices=SWEEPS)
     given = parser.parse_args()
-    sweeps = QUICK if given.quick else SWEEPS
-    if given.only:
-        sweeps = {given.only: sweeps[given.only]}
+    sweeps = (given.only,) if given.only else SWEEPS[:1] if given.quick else SWEEPS
+    reduced = QUICK if given.quick else ()
     print(f"{os.cpu_count()} cores, load before the start {os.getloadavg()[0]:.1f}\n")
     print("| sweep | | predicted | actual | factor |", "|---|---|---|---|---|", sep="\n")
     worst = 1.0
-    for sweep, reduced in sweeps.items():
+    for sweep in sweeps:
         with tempfile.TemporaryDirectory() as storage:
             for what, (said, found) in measured(sweep, reduced, storage).items():
                 factor = max(said / found, found / said)

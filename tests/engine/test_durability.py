@@ -140,6 +140,25 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path, monkeypatch, u
     assert k > 9
 
 
+def test_a_disk_that_is_full_while_gathering_keeps_the_old_cube(tmp_path, monkeypatch):
+    whole_run(tmp_path)
+    folder = tmp_path / "tiny"
+    gather_at(str(folder))
+    before = contents(folder, "results.nc")
+    real = os.replace
+
+    def replace(old, new):
+        if str(new).endswith("results.nc"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(Full, match=f"no space left on {folder}: free some"):
+        gather_at(str(folder))
+    assert contents(folder, "results.nc") == before
+    assert not list(folder.glob(f"{TEMPORARY}*"))
+
+
 def published(folder):
     """What lies in a sweep's folder for people, the cube checked to be whole."""
     cube, phase = export.read(Store(str(folder.parent), folder.name))

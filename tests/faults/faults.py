@@ -84,7 +84,7 @@ def stop_actor(scene: Scene) -> None:
 def kill_ray(scene: Scene) -> None:
     """kill -9 of every Ray process of the run at once: it ends by itself, and says why."""
     scene.left = below(scene.process.pid)
-    send(below(scene.process.pid))
+    send(scene.left)
     status = scene.ended()
     require(status not in (0, 2, 130), f"exit status {status}:\n{scene.said()}")
     require("Ray" in scene.said(), f"nothing about Ray:\n{scene.said()}")

@@ -89,8 +89,8 @@ class Scene:
         self.logs: dict[int, Path] = {}
         """Where each process prints."""
         self.starts, self.moment = 0, ""
-        self.left: list[int] = []
-        """Processes of an ended command, which have to end by themselves."""
+        self.left: dict[int, int] = {}
+        """Processes of an ended command, as `below` gives them: they have to end by themselves."""
 
     # The command ---------------------------------------------------------------------------------
 
@@ -161,8 +161,8 @@ class Scene:
     def close(self) -> None:
         """Leave no process behind."""
         if self.runs:
-            everything = [self.process.pid, *below(self.process.pid)]
-            send(everything)
+            everything = below(self.process.pid)
+            send([self.process.pid, *everything])
             self.process.wait()
             gone(everything)
 

@@ -28,7 +28,7 @@ class Row:
     moment: str
     seconds: float
     error: str = ""
-    left: list[int] = field(default_factory=list)
+    left: dict[int, int] = field(default_factory=dict)
     """Processes that have to end by themselves."""
 
 
@@ -72,11 +72,13 @@ def play(names: Sequence[str], folder: Path, seed: object, truth: Undisturbed) -
                 fault.inject(scene)
             finally:
                 rows[i].moment, rows[i].left = scene.moment, scene.left
-                scene.left = []
+                scene.left = {}
         scene.finish()
         scene.compare()
     except Missed:
-        raise
+        deserted(rows)
+        if not rows[0].error:
+            raise
     except Exception as error:
         # Whichever of the scene's faults it was: none of them counts as survived.
         for row in rows:
@@ -89,10 +91,13 @@ def play(names: Sequence[str], folder: Path, seed: object, truth: Undisturbed) -
 
 
 def deserted(rows: Sequence[Row]) -> None:
-    """A fault whose processes live on is not survived. Ray's own agents take a minute to end."""
-    for row in rows:
-        if not row.error and not gone(row.left):
-            row.error = "processes of the ended command live on"
+    """If processes of an ended command live on, none of these faults counts as survived.
+
+    To be called late: Ray's own agents take a minute to end.
+    """
+    if not all(gone(row.left) for row in rows):
+        for row in rows:
+            row.error = row.error or "processes of the ended command live on"
 
 
 def _set(scene: Scene, setting: str) -> None:
